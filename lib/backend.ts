@@ -1,6 +1,12 @@
 import type { DType } from './dtype.ts';
+import { OptionError } from './errors.ts';
+import { loadNativeBackend } from './native/backend.ts';
 import type { AttentionProblem } from './problem.ts';
+import { referenceBackend } from './reference/backend.ts';
 import type { Tensor } from './tensor.ts';
+
+/** Who computes: the addon, the TypeScript oracle, or the better one that can be had. */
+export type BackendChoice = 'auto' | 'native' | 'reference';
 
 /**
  * Executes validated problems. Two implementations: `native/` (the addon) and `reference/` (float64
@@ -46,4 +52,33 @@ export interface CacheStorage {
   keys(): Tensor;
   values(): Tensor;
   dispose(): void;
+}
+
+let warned = false;
+
+/**
+ * The backend that serves a call. `requested` is the call's own option; `NODE_SDPA_BACKEND` decides where that
+ * is 'auto'. 'native' throws a NativeLoadError where the addon cannot be had; 'auto' falls back to the reference
+ * and says so once on stderr.
+ */
+export function selectBackend(requested: BackendChoice = 'auto'): Backend {
+  const choice = requested === 'auto' ? environmentBackend() : requested;
+  if (choice === 'reference') return referenceBackend;
+  const native = loadNativeBackend();
+  if (!(native instanceof Error)) return native;
+  if (choice === 'native') throw native;
+  if (!warned) {
+    warned = true;
+    process.stderr.write(`node-sdpa: using the slow TypeScript backend: ${native.message}\n`);
+  }
+  return referenceBackend;
+}
+
+function environmentBackend(): BackendChoice {
+  const value = process.env.NODE_SDPA_BACKEND;
+  if (value === undefined || value === '' || value === 'auto') return 'auto';
+  if (value === 'native' || value === 'reference') return value;
+  throw new OptionError(
+    `NODE_SDPA_BACKEND must be 'auto', 'native' or 'reference', got '${value}'; unset it or choose one of these`,
+  );
 }
