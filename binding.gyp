@@ -1,0 +1,76 @@
+# One static library per ISA, each with its own flags (native/isa.json), linked into one addon that chooses at
+# run time. To add an ISA: a row in native/isa.json and a stanza here.
+{
+  'variables': { 'tree': 'node scripts/native-tree.mjs' },
+  'target_defaults': {
+    'include_dirs': ['native', '<!(node -p "require(\'node-api-headers\').include_dir")'],
+    'cflags_cc': ['<!@(<(tree) flags common gcc)'],
+    'xcode_settings': {
+      'OTHER_CPLUSPLUSFLAGS': ['<!@(<(tree) flags common gcc)'],
+      'MACOSX_DEPLOYMENT_TARGET': '11.0',
+    },
+    'msvs_settings': { 'VCCLCompilerTool': { 'AdditionalOptions': ['<!@(<(tree) flags common msvc)'] } },
+  },
+  'targets': [
+    {
+      'target_name': 'node_sdpa',
+      'sources': ['<!@(<(tree) sources binding)', '<!@(<(tree) sources runtime)'],
+      'include_dirs': ['<!(node -p "require(\'node-addon-api\').include_dir")'],
+      'defines': [
+        'NAPI_VERSION=9',
+        'NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS',
+        # Without it, terminating a worker that has async work in flight aborts the process.
+        'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS',
+        'NODE_API_NO_EXTERNAL_BUFFERS_ALLOWED',
+      ],
+      'dependencies': ['isa_portable'],
+      'conditions': [
+        ['target_arch=="x64"', { 'dependencies': ['isa_avx2', 'isa_avx512'] }],
+        ['target_arch=="arm64"', { 'dependencies': ['isa_neon'] }],
+        ['OS=="linux"', { 'ldflags': ['-pthread'] }],
+      ],
+    },
+    {
+      'target_name': 'isa_portable',
+      'type': 'static_library',
+      'win_delay_load_hook': 'false',
+      'sources': ['native/isa/portable.cc'],
+    },
+  ],
+  'conditions': [
+    ['target_arch=="x64"', {
+      'targets': [
+        {
+          'target_name': 'isa_avx2',
+          'type': 'static_library',
+          'win_delay_load_hook': 'false',
+          'sources': ['native/isa/avx2.cc'],
+          'cflags_cc': ['<!@(<(tree) flags avx2 gcc)'],
+          'xcode_settings': { 'OTHER_CPLUSPLUSFLAGS': ['<!@(<(tree) flags avx2 gcc)'] },
+          'msvs_settings': { 'VCCLCompilerTool': { 'AdditionalOptions': ['<!@(<(tree) flags avx2 msvc)'] } },
+        },
+        {
+          'target_name': 'isa_avx512',
+          'type': 'static_library',
+          'win_delay_load_hook': 'false',
+          'sources': ['native/isa/avx512.cc'],
+          'cflags_cc': ['<!@(<(tree) flags avx512 gcc)'],
+          'xcode_settings': { 'OTHER_CPLUSPLUSFLAGS': ['<!@(<(tree) flags avx512 gcc)'] },
+          'msvs_settings': { 'VCCLCompilerTool': { 'AdditionalOptions': ['<!@(<(tree) flags avx512 msvc)'] } },
+        },
+      ],
+    }],
+    ['target_arch=="arm64"', {
+      'targets': [
+        {
+          'target_name': 'isa_neon',
+          'type': 'static_library',
+          'win_delay_load_hook': 'false',
+          'sources': ['native/isa/neon.cc'],
+          'cflags_cc': ['<!@(<(tree) flags neon gcc)'],
+          'xcode_settings': { 'OTHER_CPLUSPLUSFLAGS': ['<!@(<(tree) flags neon gcc)'] },
+        },
+      ],
+    }],
+  ],
+}

@@ -1,0 +1,26 @@
+// The native tree as the build and the checks see it: which sources a folder holds and with which flags they
+// are compiled. binding.gyp asks on the command line:
+//   node scripts/native-tree.mjs sources runtime      node scripts/native-tree.mjs flags avx2 gcc
+import { readdirSync, readFileSync } from 'node:fs';
+
+const root = new URL('../native/', import.meta.url);
+
+/** native/isa.json: flags of every unit (`common`), then arch and flags of each ISA. */
+export const isaTable = JSON.parse(readFileSync(new URL('isa.json', root), 'utf8'));
+
+/** The .cc files of native/<folder>, relative to the repository. */
+export function sources(folder) {
+  return readdirSync(new URL(`${folder}/`, root))
+    .filter((name) => name.endsWith('.cc'))
+    .sort()
+    .map((name) => `native/${folder}/${name}`);
+}
+
+/** Compiler flags of an ISA, or of everything (`common`); compiler is 'gcc' (and clang) or 'msvc'. */
+export function flags(name, compiler) {
+  return name === 'common' ? isaTable.common[compiler] : isaTable.isas[name][compiler];
+}
+
+const queries = { sources, flags };
+const [query, ...args] = process.argv[1]?.endsWith('native-tree.mjs') ? process.argv.slice(2) : [];
+if (query) console.log(queries[query](...args).join(' '));
