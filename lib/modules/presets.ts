@@ -1,0 +1,34 @@
+import { OptionError } from '../errors.ts';
+import { nearestName } from '../nearest-name.ts';
+import { gemmaPresets } from './presets/gemma.ts';
+import { otherPresets } from './presets/others.ts';
+import { qwenPresets } from './presets/qwen.ts';
+
+/**
+ * The fields of real models' config.json that concern attention and the number of parameters, under their
+ * real names, by preset name. What {@link describeModel} reads; never write to them.
+ */
+export const PRESETS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
+  ...otherPresets,
+  ...qwenPresets,
+  ...gemmaPresets,
+};
+
+/** All preset names, families together. */
+export function presetNames(): string[] {
+  return Object.keys(PRESETS);
+}
+
+/**
+ * The config.json fields of a preset. The name's case does not matter.
+ *
+ * @throws OptionError for an unknown name; the message gives the nearest one, or all.
+ */
+export function presetConfig(name: string): Readonly<Record<string, unknown>> {
+  const known = presetNames().find((preset) => preset === String(name).toLowerCase());
+  if (known !== undefined) return PRESETS[known];
+  const nearest = nearestName(String(name), presetNames());
+  const remedy =
+    nearest === undefined ? `known are ${presetNames().join(', ')}` : `did you mean '${nearest}'?`;
+  throw new OptionError(`presetConfig: no preset is called '${name}'; ${remedy}`);
+}
