@@ -57,4 +57,46 @@ namespace sdpa {
   X(biasOffset)                 \
   X(alibiOffset)
 
+enum DType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
+
+struct Float16 {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+// One batch entry or one ragged sequence.
+struct Sequence {
+#define SDPA_DECLARE(name) int64_t name;
+  SDPA_SEQUENCE_FIELDS(SDPA_DECLARE)
+#undef SDPA_DECLARE
+};
+
+// What the kernels see: decoded fields and pointers whose extents have been checked.
+struct Problem {
+  int64_t numSequences, numHeads, numKvHeads, groupSize, headDim, valueDim;
+  float scale, softcap;             // softcap 0 = none
+  int64_t windowLeft, windowRight;  // kOpen = no bound; causal is windowRight <= 0
+  int64_t sinkTokens;
+  int32_t threads, precision;
+  DType qDType, kvDType, biasDType;
+  const Sequence* sequences;
+
+  const void *q, *k, *v, *bias;
+  void* out;
+  float* lse;  // null when not wanted
+  const uint8_t* mask;
+  const float *alibiSlopes, *sinks;
+
+  int64_t qHeadStride, qRowStride, kHeadStride, kRowStride, vHeadStride, vRowStride;
+  int64_t outHeadStride, outRowStride, lseHeadStride, lseRowStride;
+  int64_t maskHeadStride, maskRowStride, maskKeyStride, biasHeadStride, biasRowStride, biasKeyStride;
+  int64_t alibiHeadStride;
+
+  const volatile int32_t* cancelled;  // checked between key blocks; may be null
+};
+
+constexpr int64_t kOpen = int64_t{1} << 52;  // a window bound that no position reaches
+
 }  // namespace sdpa

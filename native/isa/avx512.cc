@@ -1,0 +1,5 @@
+#include "../simd/vec_avx512.h"
+
+#include "../kernels/instantiate.h"
+
+extern "C" __attribute__((visibility("hidden"))) const sdpa::KernelTable sdpa_kernels_avx512 = sdpa::kernelTableOf("avx512");

@@ -1,0 +1,273 @@
+// Decode: few query rows (groupSize * qLen <= kMaxDecodeRows) against a long run of keys.
+//
+// Memory bandwidth is the limit, so each byte of K and V is read once, for all rows of the query group. A task owns one
+// chunk of kDecodeChunk keys of one KV head (Flash-Decoding's split of the keys, at fixed absolute boundaries, so that the
+// number of threads changes no bit) and walks it in blocks of kDecodeBlock:
+//
+//   for each block of the chunk
+//     scores[key][row] = K row . q row               // K in place, in its storage dtype; prefetches the next block of K
+//     applyScorePasses(scores)                       // the same passes as prefill: the tile has the same layout
+//     updateSoftmax(m, l, scores -> weights)
+//     o[row][Dv] = o * rescale + weights^T V         // V in place; prefetches the next block of V
+//
+// Bytes of one key: (D + Dv) * sizeof(T), once. FLOPs: 2 * rows * (D + Dv). The scores of a block take 64 * lanes floats,
+// in L1. Sums run over one block at a time and are then added to o, which keeps rounding small at 100k keys.
+#pragma once
+
+#include "../kernel_table.h"
+#include "gemm.h"
+#include "online_softmax.h"
+#include "scores.h"
+
+namespace sdpa {
+namespace {
+
+constexpr int kRowGroup = 4;                                    // query rows of a register tile
+constexpr int kKeyGroup = Vec::kRegisters >= 32 ? 4 : 2;        // keys of a register tile of scores
+constexpr int kValueVecs = Vec::kRegisters >= 32 ? 4 : 2;       // vectors of channels of a register tile of o
+constexpr int kPrefetchKeys = 64;                               // how far ahead of use K and V are asked for
+
+struct DecodeScratch {
+  int64_t lanes;      // rows, rounded up to a vector
+  int64_t depth;      // headDim, rounded up to a vector
+  int64_t channels;   // valueDim, rounded up to a vector
+  float *q, *o, *m, *l, *scores, *weights, *rescale, *tail, *product;
+
+  DecodeScratch(const Problem& problem, int64_t rows, Arena& arena)
+      : lanes(roundUp(rows, Vec::kWidth > kRowGroup ? Vec::kWidth : kRowGroup)),
+        depth(roundUp(problem.headDim, Vec::kWidth)),
+        channels(roundUp(problem.valueDim, Vec::kWidth)) {
+    q = arena.take<float>(lanes * depth);
+    o = arena.take<float>(lanes * channels);
+    m = arena.take<float>(lanes);
+    l = arena.take<float>(lanes);
+    scores = arena.take<float>(kDecodeBlock * lanes);
+    weights = arena.take<float>(kDecodeBlock * lanes);
+    rescale = arena.take<float>(lanes);
+    tail = arena.take<float>(kDecodeBlock * Vec::kWidth);
+    product = arena.take<float>(lanes * channels);
+  }
+};
+
+inline void prefetchRow(const void* row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(row) + i, 0, 2);
+}
+
+template <class T>
+struct Decode {
+  const Problem& problem;
+  const DecodeTask& task;
+  const Sequence& sequence;
+  const T *k, *v;  // row 0 of this head
+  int64_t rows;
+  DecodeScratch scratch;
+
+  template <class Q>
+  void packQuery() const {
+    for (int64_t r = 0; r < scratch.lanes; ++r) {
+      float* out = scratch.q + r * scratch.depth;
+      if (r >= rows) {
+        for (int64_t d = 0; d < scratch.depth; ++d) out[d] = 0.0f;
+        continue;
+      }
+      const RowIndex row = rowIndex(problem, task.kvHead, r);
+      const Q* q = static_cast<const Q*>(problem.q) + sequence.qOffset + row.head * problem.qHeadStride +
+                   row.query * problem.qRowStride;
+      for (int64_t d = 0; d < problem.headDim; d += Vec::kWidth) {
+        (loadUpTo(q + d, problem.headDim - d) * Vec::broadcast(problem.scale)).store(out + d);
+      }
+    }
+  }
+
+  void initialise() const {
+    if (problem.qDType == kFloat32) packQuery<float>();
+    if (problem.qDType == kFloat16) packQuery<Float16>();
+    if (problem.qDType == kBFloat16) packQuery<BFloat16>();
+    for (int64_t i = 0; i < scratch.lanes * scratch.channels; ++i) scratch.o[i] = 0.0f;
+    for (int64_t i = 0; i < scratch.lanes; ++i) {
+      scratch.m[i] = kNegativeInfinity;
+      scratch.l[i] = 0.0f;
+    }
+    for (int64_t i = 0; i < kDecodeBlock * scratch.lanes; ++i) scratch.scores[i] = 0.0f;
+  }
+
+  // scores[key][row .. row + kRowGroup) for kKeyGroup keys from `key` (relative to origin).
+  void scoreGroup(const T* const* keyRows, int64_t key, int64_t row) const {
+    Vec acc[kKeyGroup][kRowGroup];
+#pragma GCC unroll 4
+    for (int j = 0; j < kKeyGroup; ++j) {
+#pragma GCC unroll 4
+      for (int r = 0; r < kRowGroup; ++r) acc[j][r] = Vec::zero();
+    }
+    const float* q = scratch.q + row * scratch.depth;
+    const int64_t whole = problem.headDim / Vec::kWidth * Vec::kWidth;
+    const auto accumulate = [&](int64_t d, auto load) {
+      Vec x[kKeyGroup];
+#pragma GCC unroll 4
+      for (int j = 0; j < kKeyGroup; ++j) x[j] = load(keyRows[j] + d);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRowGroup; ++r) {
+        const Vec y = Vec::load(q + r * scratch.depth + d);
+#pragma GCC unroll 4
+        for (int j = 0; j < kKeyGroup; ++j) acc[j][r] = Vec::fma(x[j], y, acc[j][r]);
+      }
+    };
+    for (int64_t d = 0; d < whole; d += Vec::kWidth) accumulate(d, [](const T* p) { return Vec::load(p); });
+    const int rest = static_cast<int>(problem.headDim - whole);
+    if (rest) accumulate(whole, [rest](const T* p) { return Vec::loadPartial(p, rest); });
+#pragma GCC unroll 4
+    for (int j = 0; j < kKeyGroup; ++j) {
+      Vec::reduceAdd4(acc[j][0], acc[j][1], acc[j][2], acc[j][3], scratch.scores + (key + j) * scratch.lanes + row);
+    }
+  }
+
+  void scoreBlock(int64_t origin, int64_t count) const {
+    const int64_t bytes = problem.headDim * static_cast<int64_t>(sizeof(T));
+    for (int64_t key = 0; key < count; key += kKeyGroup) {
+      const T* keyRows[kKeyGroup];
+      for (int j = 0; j < kKeyGroup; ++j) {  // the last group repeats its last key; nothing past it is read
+        keyRows[j] = k + (origin + minimum(key + j, count - 1)) * problem.kRowStride;
+        prefetchRow(keyRows[j] + kPrefetchKeys * problem.kRowStride, bytes);
+      }
+      for (int64_t row = 0; row < rows; row += kRowGroup) scoreGroup(keyRows, key, row);
+    }
+  }
+
+  // product[row .. row + kRowGroup)[d .. d + kVecs * W) = weights^T x values
+  template <int kVecs, class V>
+  void multiplyValues(int64_t row, int64_t d, const V* values, int64_t stride, int64_t count) const {
+    Accumulators<kRowGroup, kVecs> acc;
+    multiply(scratch.weights + row, scratch.lanes, values, stride, count, acc);
+#pragma GCC unroll 4
+    for (int r = 0; r < kRowGroup; ++r) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kVecs; ++i) {
+        acc.raw[r][i].store(scratch.product + (row + r) * scratch.channels + d + i * Vec::kWidth);
+      }
+    }
+  }
+
+  void valueBlock(int64_t origin, int64_t count) const {
+    constexpr int64_t W = Vec::kWidth;
+    const T* values = v + origin * problem.vRowStride;
+    const int64_t bytes = problem.valueDim * static_cast<int64_t>(sizeof(T));
+    for (int64_t key = 0; key < count; ++key) {
+      prefetchRow(values + (key + kPrefetchKeys) * problem.vRowStride, bytes);
+    }
+    const int64_t whole = problem.valueDim / W * W;
+    if (whole < problem.valueDim) {  // a last, partial vector of channels is padded, so that nothing past a row is read
+      for (int64_t key = 0; key < count; ++key) {
+        const T* rest = values + key * problem.vRowStride + whole;
+        Vec::loadPartial(rest, static_cast<int>(problem.valueDim - whole)).store(scratch.tail + key * W);
+      }
+    }
+    for (int64_t row = 0; row < rows; row += kRowGroup) {
+      int64_t d = 0;
+      for (; d + kValueVecs * W <= whole; d += kValueVecs * W) {
+        multiplyValues<kValueVecs>(row, d, values + d, problem.vRowStride, count);
+      }
+      for (; d < whole; d += W) multiplyValues<1>(row, d, values + d, problem.vRowStride, count);
+      if (d < problem.valueDim) multiplyValues<1>(row, d, scratch.tail, W, count);
+    }
+  }
+
+  // Whether every product is finite.
+  bool finiteProduct() const {
+    Vec poison = Vec::zero();  // 0 * x is NaN exactly where x is not finite
+    for (int64_t i = 0; i < rows * scratch.channels; i += Vec::kWidth) {
+      poison = Vec::fma(Vec::load(scratch.product + i), Vec::zero(), poison);
+    }
+    return !hasNaN(poison);
+  }
+
+  // The product again, key by key, without the keys that a row does not see: 0 * NaN would spread a masked value. Rare.
+  void multiplyVisible(int64_t origin, int64_t count) const {
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t d = 0; d < problem.valueDim; ++d) {
+        float sum = 0.0f;
+        for (int64_t key = 0; key < count; ++key) {
+          if (scratch.scores[key * scratch.lanes + row] == kNegativeInfinity) continue;
+          sum += scratch.weights[key * scratch.lanes + row] *
+                 storedValue(problem, sequence, task.kvHead, origin + key, d);
+        }
+        scratch.product[row * scratch.channels + d] = sum;
+      }
+    }
+  }
+
+  void addProduct() const {
+    for (int64_t row = 0; row < rows; ++row) {
+      const Vec factor = Vec::broadcast(scratch.rescale[row]);
+      for (int64_t i = row * scratch.channels; i < (row + 1) * scratch.channels; i += Vec::kWidth) {
+        Vec::fma(Vec::load(scratch.o + i), factor, Vec::load(scratch.product + i)).store(scratch.o + i);
+      }
+    }
+  }
+
+  void attendBlock(int64_t origin, int64_t count, const KeyHull& hull) const {
+    scoreBlock(origin, count);
+    const ScoreTile tile{&problem, &sequence, task.kvHead, 0, rows, scratch.lanes, origin, 0, count, scratch.scores};
+    applyScorePasses(tile, hull);
+    for (int64_t lane = 0; lane < scratch.lanes; lane += Vec::kWidth) {
+      updateSoftmax(scratch.scores + lane, scratch.weights + lane, scratch.lanes, 0, count, scratch.m + lane,
+                    scratch.l + lane, scratch.rescale + lane);
+    }
+    valueBlock(origin, count);
+    if (!finiteProduct()) multiplyVisible(origin, count);
+    addProduct();
+  }
+
+  void walkKeys() const {
+    const KeyHull hull = hullOf(problem, sequence, 0, sequence.qLen - 1);
+    for (int64_t origin = task.keyBegin; origin < task.keyEnd; origin += kDecodeBlock) {
+      if (problem.cancelled && *problem.cancelled) return;
+      int64_t begin = origin, end = minimum(origin + kDecodeBlock, task.keyEnd);
+      hull.clip(begin, end);
+      if (begin < end) attendBlock(begin, end - begin, hull);
+    }
+  }
+
+  void storePartial() const {
+    for (int64_t row = 0; row < rows; ++row) {
+      task.partial[row] = scratch.m[row];
+      task.partial[rows + row] = scratch.l[row];
+      float* out = task.partial + 2 * rows + row * problem.valueDim;
+      for (int64_t d = 0; d < problem.valueDim; d += Vec::kWidth) {
+        storeUpTo(Vec::load(scratch.o + row * scratch.channels + d), problem.valueDim - d, out + d);
+      }
+    }
+  }
+};
+
+template <class T>
+inline void decodeTask(const Problem& problem, const DecodeTask& task, void* scratchMemory) {
+  Arena arena{static_cast<char*>(scratchMemory), 0};
+  const Sequence& sequence = problem.sequences[task.sequence];
+  const int64_t rows = sequence.qLen * problem.groupSize;
+  const Decode<T> run{problem,
+                      task,
+                      sequence,
+                      static_cast<const T*>(problem.k) + sequence.kOffset + task.kvHead * problem.kHeadStride,
+                      static_cast<const T*>(problem.v) + sequence.vOffset + task.kvHead * problem.vHeadStride,
+                      rows,
+                      DecodeScratch(problem, rows, arena)};
+  run.initialise();
+  run.walkKeys();
+  run.storePartial();
+}
+
+inline size_t decodeScratchBytes(const Problem& problem, int64_t rows) {
+  Arena arena{nullptr, 0};
+  const DecodeScratch scratch(problem, rows, arena);
+  (void)scratch;
+  return arena.used;
+}
+
+inline void decode(const Problem& problem, const DecodeTask& task, void* scratchMemory) {
+  if (problem.kvDType == kFloat32) decodeTask<float>(problem, task, scratchMemory);
+  if (problem.kvDType == kFloat16) decodeTask<Float16>(problem, task, scratchMemory);
+  if (problem.kvDType == kBFloat16) decodeTask<BFloat16>(problem, task, scratchMemory);
+}
+
+}  // namespace
+}  // namespace sdpa

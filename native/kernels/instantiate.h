@@ -1,0 +1,19 @@
+// Builds the KernelTable of the Vec in scope. Included last by each unit of isa/.
+#pragma once
+
+#include "../kernel_table.h"
+#include "decode.h"
+#include "merge.h"
+#include "prefill.h"
+#include "probes.h"
+
+namespace sdpa {
+namespace {
+
+constexpr KernelTable kernelTableOf(const char* isa) {
+  return {isa,  kTileRows,   prefillScratchBytes, prefill,  decodeScratchBytes,
+          decode, decodeMerge, fmaProbe,            readProbe};
+}
+
+}  // namespace
+}  // namespace sdpa

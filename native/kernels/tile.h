@@ -1,0 +1,49 @@
+// Tile constants and the layouts that all kernels share.
+//
+//   qT      [headDim][lanes]          a query tile, transposed: a query row is a lane
+//   kPanels [keys / 16][headDim][16]  keys of a block, 16 interleaved
+//   vPanels [valueDim / 16][keys][16] values of a block, 16 channels side by side
+//   scores  [keys][lanes]             a score tile, transposed
+//   oT      [valueDim][lanes]         the output accumulator of a tile, transposed
+//
+// With a query row in each lane, both products are the same kernel (C[16-panel rows][lanes] = panel x [depth][lanes]),
+// maxima and sums over keys are lane-wise, and everything that belongs to a query row (maximum, sum, interval,
+// slope) is a vector beside the tile.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace sdpa {
+namespace {
+
+constexpr int kPanel = 16;  // rows of a packed panel of K or V, on every ISA
+
+// Register tile: kGemmRows panel rows x kTileVecs vectors of lanes.
+constexpr int kGemmRows = Vec::kRegisters >= 32 ? 8 : 4;
+constexpr int kTileVecs = 3;
+constexpr int kTileRows = kTileVecs * Vec::kWidth;  // B_r: query rows of a prefill tile
+
+constexpr int kKeyBlock = 256;     // B_c: keys packed and processed together
+constexpr int kDepthBlock = 128;   // depth of one accumulation chain: bounds rounding, and keeps qT in L1
+constexpr int kDecodeBlock = 64;   // keys of a decode block
+
+inline int64_t roundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+inline int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t maximum(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Hands out 64-byte aligned pieces of a task's scratch. With a null base it only counts.
+struct Arena {
+  char* base;
+  size_t used;
+
+  template <class T>
+  T* take(int64_t count) {
+    T* piece = reinterpret_cast<T*>(base + used);
+    used += static_cast<size_t>(roundUp(count * static_cast<int64_t>(sizeof(T)), 64));
+    return piece;
+  }
+};
+
+}  // namespace
+}  // namespace sdpa

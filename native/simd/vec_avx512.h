@@ -1,0 +1,108 @@
+// Vec over one 512-bit register (AVX-512 F, BW, DQ, VL).
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#include "../problem.h"
+
+namespace sdpa {
+namespace {
+
+struct Mask {
+  __mmask16 raw;
+  friend Mask operator&(Mask a, Mask b) { return {static_cast<__mmask16>(a.raw & b.raw)}; }
+  friend Mask operator|(Mask a, Mask b) { return {static_cast<__mmask16>(a.raw | b.raw)}; }
+};
+
+struct Vec {
+  static constexpr int kWidth = 16;
+  static constexpr int kRegisters = 32;
+  __m512 raw;
+
+  static Vec zero() { return {_mm512_setzero_ps()}; }
+  static Vec broadcast(float x) { return {_mm512_set1_ps(x)}; }
+  static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static Vec load(const Float16* p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+  static Vec load(const BFloat16* p) {
+    return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  // The first n < kWidth elements, zeros behind them; nothing past them is read.
+  static Vec loadPartial(const float* p, int n) { return {_mm512_maskz_loadu_ps(firstLanes(n), p)}; }
+  static Vec loadPartial(const Float16* p, int n) {
+    return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(firstLanes(n), p))};
+  }
+  static Vec loadPartial(const BFloat16* p, int n) { return widen(_mm256_maskz_loadu_epi16(firstLanes(n), p)); }
+
+  void store(float* p) const { _mm512_storeu_ps(p, raw); }
+  void storePartial(float* p, int n) const { _mm512_mask_storeu_ps(p, firstLanes(n), raw); }
+
+  friend Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.raw, b.raw)}; }
+  friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.raw, b.raw)}; }
+  friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.raw, b.raw)}; }
+  friend Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.raw, b.raw)}; }
+  static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.raw, b.raw, c.raw)}; }
+  // The larger; b where either is NaN.
+  static Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.raw, b.raw)}; }
+  static Vec abs(Vec a) { return {_mm512_abs_ps(a.raw)}; }
+  static Vec round(Vec a) { return {_mm512_roundscale_ps(a.raw, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+  // a * 2^n for integral n; gradual underflow, NaN stays NaN, n = -Infinity gives 0.
+  static Vec scalePowerOfTwo(Vec a, Vec n) { return {_mm512_scalef_ps(a.raw, n.raw)}; }
+
+  friend Mask operator<(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.raw, b.raw, _CMP_LT_OQ)}; }
+  friend Mask operator>=(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.raw, b.raw, _CMP_GE_OQ)}; }
+  friend Mask operator==(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.raw, b.raw, _CMP_EQ_OQ)}; }
+  static Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m.raw, b.raw, a.raw)}; }
+
+  // Four horizontal sums to out[0..3].
+  static void reduceAdd4(Vec a, Vec b, Vec c, Vec d, float* out) {
+    const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a.raw, b.raw), _mm512_unpackhi_ps(a.raw, b.raw));
+    const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c.raw, d.raw), _mm512_unpackhi_ps(c.raw, d.raw));
+    const __m512 abcd = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))),
+                                      _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+  }
+
+  // r[i][j] <-> r[j][i]
+  static void transpose(Vec (&r)[kWidth]) {
+    __m512 t[16], u[16];
+    for (int i = 0; i < 16; i += 2) {
+      t[i] = _mm512_unpacklo_ps(r[i].raw, r[i + 1].raw);
+      t[i + 1] = _mm512_unpackhi_ps(r[i].raw, r[i + 1].raw);
+    }
+    for (int i = 0; i < 16; i += 4) {
+      u[i] = shuffle<0x44>(t[i], t[i + 2]);
+      u[i + 1] = shuffle<0xee>(t[i], t[i + 2]);
+      u[i + 2] = shuffle<0x44>(t[i + 1], t[i + 3]);
+      u[i + 3] = shuffle<0xee>(t[i + 1], t[i + 3]);
+    }
+    for (int i = 0; i < 4; ++i) {
+      t[i] = _mm512_shuffle_f32x4(u[i], u[i + 4], 0x88);
+      t[i + 4] = _mm512_shuffle_f32x4(u[i], u[i + 4], 0xdd);
+      t[i + 8] = _mm512_shuffle_f32x4(u[i + 8], u[i + 12], 0x88);
+      t[i + 12] = _mm512_shuffle_f32x4(u[i + 8], u[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 4; ++i) {
+      r[i].raw = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
+      r[i + 8].raw = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
+      r[i + 4].raw = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0x88);
+      r[i + 12].raw = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0xdd);
+    }
+  }
+
+ private:
+  static __mmask16 firstLanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+  static Vec widen(__m256i halves) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
+  }
+  template <int kControl>
+  static __m512 shuffle(__m512 a, __m512 b) {
+    return _mm512_shuffle_ps(a, b, kControl);
+  }
+};
+
+}  // namespace
+}  // namespace sdpa
