@@ -8,9 +8,9 @@ import { dirname, join, resolve } from 'node:path';
 const root = resolve(import.meta.dirname, '..');
 process.chdir(root);
 
-/** Runs a Node program with its output shown; true when it succeeded. */
+/** Runs a Node program, its output on stderr (stdout belongs to what runs after this); true when it succeeded. */
 function node(...args) {
-  const { status, error } = spawnSync(process.execPath, args, { stdio: ['ignore', 'inherit', 'inherit'] });
+  const { status, error } = spawnSync(process.execPath, args, { stdio: ['ignore', 2, 2] });
   if (error) throw error;
   return status === 0;
 }
@@ -38,7 +38,7 @@ function installPackages() {
   const args = ['ci', '--no-audit', '--no-fund'];
   const installed = npm
     ? node(npm, ...args)
-    : spawnSync('npm', args, { stdio: 'inherit', shell: process.platform === 'win32' }).status === 0;
+    : spawnSync('npm', args, { stdio: ['ignore', 2, 2], shell: process.platform === 'win32' }).status === 0;
   if (!installed) fail('npm ci failed; see above');
 }
 
@@ -66,7 +66,11 @@ function buildWhenStale(output, inputs, build) {
 
 function missingTools() {
   if (process.platform === 'win32') return []; // node-gyp looks for Visual Studio itself and says what it misses
-  const tools = [process.env.PYTHON ?? 'python3', 'make', process.env.CXX ?? (process.platform === 'darwin' ? 'c++' : 'g++')];
+  const tools = [
+    process.env.PYTHON ?? 'python3',
+    'make',
+    process.env.CXX ?? (process.platform === 'darwin' ? 'c++' : 'g++'),
+  ];
   return tools.filter((tool) => spawnSync(tool.split(' ')[0], ['--version'], { stdio: 'ignore' }).error);
 }
 
@@ -77,7 +81,9 @@ function missingTools() {
 function headerOptions() {
   const prefix = dirname(dirname(process.execPath));
   if (existsSync(join(prefix, 'include/node/common.gypi'))) return [`--nodedir=${prefix}`];
-  return process.platform === 'win32' ? [] : [`--nodedir=${resolve('native/headers')}`, '--force-process-config'];
+  return process.platform === 'win32'
+    ? []
+    : [`--nodedir=${resolve('native/headers')}`, '--force-process-config'];
 }
 
 function buildAddon() {
@@ -91,7 +97,16 @@ function buildAddon() {
   }
   console.error('setup: building the addon');
   const jobs = process.env.npm_config_jobs ?? 'max';
-  if (node('node_modules/node-gyp/bin/node-gyp.js', 'configure', 'build', `--jobs=${jobs}`, '--loglevel=warn', ...headerOptions()))
+  if (
+    node(
+      'node_modules/node-gyp/bin/node-gyp.js',
+      'configure',
+      'build',
+      `--jobs=${jobs}`,
+      '--loglevel=warn',
+      ...headerOptions(),
+    )
+  )
     return true;
   return fail('the addon does not compile; see above');
 }
@@ -99,7 +114,8 @@ function buildAddon() {
 function compileLibrary() {
   console.error('setup: compiling lib/ to dist/');
   rmSync('dist', { recursive: true, force: true });
-  if (!node('node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json')) fail('lib/ does not compile; see above');
+  if (!node('node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'))
+    fail('lib/ does not compile; see above');
   if (existsSync('dist/cli.js')) chmodSync('dist/cli.js', 0o755);
   return true;
 }
@@ -107,7 +123,15 @@ function compileLibrary() {
 installPackages();
 buildWhenStale(
   'build/Release/node_sdpa.node',
-  ['binding.gyp', 'scripts/native-tree.mjs', ...filesUnder('native').filter((f) => /\.(cc|h|json|gypi)$/.test(f) && !/native.test/.test(f))],
+  [
+    'binding.gyp',
+    'scripts/native-tree.mjs',
+    ...filesUnder('native').filter((f) => /\.(cc|h|json|gypi)$/.test(f) && !/native.test/.test(f)),
+  ],
   buildAddon,
 );
-buildWhenStale('dist/index.js', ['tsconfig.json', 'tsconfig.build.json', ...filesUnder('lib')], compileLibrary);
+buildWhenStale(
+  'dist/index.js',
+  ['tsconfig.json', 'tsconfig.build.json', ...filesUnder('lib')],
+  compileLibrary,
+);

@@ -1,0 +1,65 @@
+// What npm would publish: the files, their size, no install script, no dependency, and types that resolve.
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+
+process.chdir(resolve(import.meta.dirname, '..'));
+const maxBytes = 5 * 2 ** 20;
+const allowed = /^(dist\/.+\.(js|d\.ts)|prebuilds\/.+\.node|package\.json|README\.md|LICENSE|CHANGELOG\.md)$/;
+const required = [
+  'dist/index.js',
+  'dist/index.d.ts',
+  'dist/cli.js',
+  'package.json',
+  'README.md',
+  'LICENSE',
+  'CHANGELOG.md',
+];
+
+const faults = [];
+const manifest = JSON.parse(readFileSync('package.json', 'utf8'));
+for (const script of ['preinstall', 'install', 'postinstall', 'prepare'])
+  if (manifest.scripts[script]) faults.push(`package.json has the install script "${script}"`);
+for (const kind of ['dependencies', 'optionalDependencies', 'peerDependencies'])
+  if (manifest[kind]) faults.push(`package.json has ${kind}`);
+if (/"resolved"/.test(readFileSync('package-lock.json', 'utf8')))
+  faults.push('package-lock.json names a registry ("resolved")');
+
+/** Packs into a folder of its own and returns npm's account of it. */
+function pack(folder) {
+  const npm = process.env.npm_execpath;
+  const args = ['pack', '--json', '--ignore-scripts', '--pack-destination', folder];
+  const { status, stdout, stderr } = npm
+    ? spawnSync(process.execPath, [npm, ...args], { encoding: 'utf8' })
+    : spawnSync('npm', args, { encoding: 'utf8', shell: process.platform === 'win32' });
+  if (status !== 0) throw new Error(`npm pack: ${stderr}`);
+  const report = JSON.parse(stdout);
+  return Array.isArray(report) ? report[0] : Object.values(report)[0];
+}
+
+/** Runs a checker of node_modules on the tarball; its output becomes a fault. */
+function runChecker(program, ...args) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [`node_modules/${program}`, ...args], {
+    encoding: 'utf8',
+  });
+  if (status !== 0) faults.push(`${program}:\n${stdout}${stderr}`);
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'node-sdpa-pack-'));
+try {
+  const { filename, files, size } = pack(folder);
+  const tarball = join(folder, filename);
+  const paths = files.map((file) => file.path);
+  for (const path of paths) if (!allowed.test(path)) faults.push(`${path} does not belong into the package`);
+  for (const path of required) if (!paths.includes(path)) faults.push(`${path} is missing from the package`);
+  if (size > maxBytes) faults.push(`the tarball has ${size} bytes, at most ${maxBytes} allowed`);
+  runChecker('publint/src/cli.js', '--strict', tarball);
+  runChecker('@arethetypeswrong/cli/dist/index.js', '--profile', 'esm-only', tarball);
+  if (faults.length === 0)
+    console.log(`check-pack: ok (${paths.length} files, ${Math.ceil(size / 1024)} KiB packed)`);
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}
+for (const fault of faults) console.error(`check-pack: ${fault}`);
+process.exitCode = faults.length === 0 ? 0 : 1;
