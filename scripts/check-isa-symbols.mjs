@@ -1,11 +1,12 @@
 // Each ISA's library exports one symbol (its kernel table), nothing weak, and asks for nothing but plain C: a weak
-// symbol compiled for AVX-512 could become everybody's copy and fault on an older machine.
+// symbol compiled for AVX-512 could become everybody's copy and fault on an older machine. An argument names another
+// folder of isa_*.a than that of the build.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { isaTable } from './native-tree.mjs';
 
-const folder = resolve(import.meta.dirname, '../build/Release');
+const folder = resolve(process.argv[2] ?? resolve(import.meta.dirname, '../build/Release'));
 const allowedUndefined =
   /^(_GLOBAL_OFFSET_TABLE_|__stack_chk_fail|mem(cpy|move|set|cmp)|bcmp|(exp|exp2|log|log2|tanh|fma|ldexp|floor|ceil|nearbyint|rint|sqrt)f?)$/;
 
