@@ -1,0 +1,264 @@
+import { bytesPerElement } from '../dtype.ts';
+import { OptionError } from '../errors.ts';
+import { ModelConfig } from './model-config.ts';
+import { type LayerDescription, type LayerKind, layerKinds } from './model-layers.ts';
+import { type AttentionParameters, countAttention, countModel } from './model-parameters.ts';
+import { layerRope } from './model-rope.ts';
+import { type RopeScaling, yarnMscale } from './rope-scaling.ts';
+
+export type { LayerDescription } from './model-layers.ts';
+
+/** The dtypes a KVCache can have. */
+export type CacheDType = 'float32' | 'float16' | 'bfloat16' | 'int8';
+
+/** What a config.json says of a model's attention. Plain data: it survives JSON. */
+export interface ModelDescription {
+  readonly modelType: string;
+  readonly numLayers: number;
+  readonly hiddenSize: number;
+  /** Of the first full layer (or of the first layer with softmax attention): see `layers` where they differ. */
+  readonly numHeads: number;
+  readonly numKvHeads: number;
+  readonly groupSize: number;
+  readonly headDim: number;
+  readonly valueDim: number;
+  /** attention's `scale`, `softcap` (0 = none), `causal`; whether heads have `sinks` or ALiBi slopes. */
+  readonly scale: number;
+  readonly softcap: number;
+  readonly causal: boolean;
+  readonly sinks: boolean;
+  readonly alibi: boolean;
+  readonly layers: readonly LayerDescription[];
+  /**
+   * Multi-head latent attention (DeepSeek-V2 §2.1.2): the shape of decoding with the up-projections absorbed,
+   * in which all heads share one cached vector whose first valueDim channels are the value. Else null.
+   */
+  readonly absorbed: { readonly numKvHeads: 1; readonly headDim: number; readonly valueDim: number } | null;
+  /** Of the first full layer; null and 0 where the model has no rotary embedding. */
+  readonly ropeTheta: number | null;
+  readonly ropeDim: number;
+  readonly ropeScaling: RopeScaling | null;
+  /** The longest context the model is made for; null where config.json does not say. */
+  readonly maxPosition: number | null;
+  /** Bytes that a token takes in the caches of all layers, while every window has room: kvCacheBytes of one token. */
+  readonly kvBytesPerToken: Readonly<Record<CacheDType, number>>;
+  /** Bytes of the recurrent states of all linear layers, whatever the context (short convolutions left out). */
+  readonly linearStateBytes: number;
+  readonly attentionParameters: AttentionParameters;
+  /** Weights of the whole text model without biases and norms; null where config.json does not say enough. */
+  readonly modelParameters: number | null;
+}
+
+/**
+ * Describes the attention of a model from its config.json: an object, or the JSON text. Understands the
+ * configurations of Hugging Face transformers: Llama, Mistral, Qwen 2 to 4, Gemma 1 to 4, gpt-oss, Phi, DeepSeek
+ * (multi-head latent attention), Falcon, GPT-2, BERT, Whisper (its decoder's self-attention), MiniMind, and what
+ * uses their field names. `text_config` of composite models is entered.
+ *
+ * @throws OptionError, in one line, for invalid JSON, a missing field (all of them are named), a field of the
+ * wrong type, or a layer type or rope_type that is not supported.
+ */
+export function describeModel(configJson: string | object): ModelDescription {
+  const config = new ModelConfig(configJson);
+  const { numLayers, hiddenSize, heads } = readDimensions(config);
+  const kinds = layerKinds(config, numLayers);
+  const firstShared = numLayers - (config.optionalNumber('num_kv_shared_layers') ?? 0);
+  const layers = kinds.map((kind, i) => describeLayer(config, kind, heads, i >= firstShared));
+  config.refuseMissing();
+
+  const softmaxLayers = layers.filter((layer) => layer.kind !== 'linear');
+  const main = softmaxLayers.find((layer) => layer.kind === 'full') ?? softmaxLayers[0] ?? layers[0];
+  const absorbed = absorbedShape(config);
+  const attentionParameters = countAttention(config, hiddenSize, layers);
+  const partial = {
+    modelType: config.modelType,
+    numLayers,
+    hiddenSize,
+    numHeads: main.numHeads,
+    numKvHeads: main.numKvHeads,
+    groupSize: main.numHeads / main.numKvHeads,
+    headDim: main.headDim,
+    valueDim: main.valueDim,
+    scale: softmaxScale(config, main.headDim),
+    softcap: config.optionalNumber('attn_logit_softcapping') ?? 0,
+    causal:
+      !config.isOf('bert', 'roberta', 'xlm-roberta', 'distilbert', 'electra') || config.flag('is_decoder'),
+    sinks: config.isOf('gpt_oss'),
+    alibi: config.flag('alibi', config.isOf('bloom')),
+    layers,
+    absorbed,
+    ropeTheta: main.rope?.theta ?? null,
+    ropeDim: main.rope?.dim ?? 0,
+    ropeScaling: main.rope?.scaling ?? null,
+    maxPosition: config.optionalInteger(...MAX_POSITION) ?? null,
+    linearStateBytes: linearStateBytes(config, layers),
+    attentionParameters,
+    modelParameters: countModel(config, hiddenSize, layers, attentionParameters),
+  };
+  const bytesOf = (dtype: CacheDType) => kvCacheBytes(partial, 1, dtype);
+  const kvBytesPerToken = {
+    float32: bytesOf('float32'),
+    float16: bytesOf('float16'),
+    bfloat16: bytesOf('bfloat16'),
+    int8: bytesOf('int8'),
+  };
+  return { ...partial, kvBytesPerToken };
+}
+
+/**
+ * Bytes of keys and values that one sequence of `contextLength` tokens keeps in all layers: sliding layers stop at
+ * their window, linear and sharing layers keep none, latent attention keeps one vector a token and layer. int8
+ * has a float32 scale for each token, head and k or v.
+ */
+export function kvCacheBytes(
+  model: Pick<ModelDescription, 'layers' | 'absorbed'>,
+  contextLength: number,
+  dtype: CacheDType,
+): number {
+  const vectorBytes = (dim: number) => dim * bytesPerElement(dtype) + (dtype === 'int8' ? 4 : 0);
+  let bytes = 0;
+  for (const layer of model.layers) {
+    if (layer.kind === 'linear' || layer.kvShared) continue;
+    const tokens = Math.min(contextLength, layer.window ?? Infinity);
+    const tokenBytes =
+      model.absorbed === null
+        ? layer.numKvHeads * (vectorBytes(layer.headDim) + vectorBytes(layer.valueDim))
+        : vectorBytes(model.absorbed.headDim);
+    bytes += tokens * tokenBytes;
+  }
+  return bytes;
+}
+
+const MAX_POSITION = [
+  'max_position_embeddings',
+  'n_positions',
+  'max_target_positions',
+  'n_ctx',
+  'max_seq_len',
+];
+
+/** Head counts and sizes as the plain fields state them. */
+interface Heads {
+  readonly numHeads: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+}
+
+function readDimensions(config: ModelConfig): { numLayers: number; hiddenSize: number; heads: Heads } {
+  const numLayers = config.integer(
+    ...['decoder_layers', 'num_hidden_layers', 'n_layer', 'n_layers', 'num_layers', 'encoder_layers'],
+  );
+  const numHeads = config.integer(
+    ...[
+      'decoder_attention_heads',
+      'num_attention_heads',
+      'n_head',
+      'n_heads',
+      'num_heads',
+      'encoder_attention_heads',
+    ],
+  );
+  const hiddenSize = config.integer('hidden_size', 'n_embd', 'd_model', 'dim');
+  config.refuseMissing();
+  const headDim = config.optionalInteger('head_dim', 'kv_channels', 'd_kv') ?? hiddenSize / numHeads;
+  if (!Number.isInteger(headDim) && config.optionalInteger('kv_lora_rank') === undefined) {
+    throw new OptionError(
+      `describeModel: head_dim is missing and hidden_size ${hiddenSize} is no multiple of num_attention_heads ${numHeads}`,
+    );
+  }
+  return { numLayers, hiddenSize, heads: { numHeads, numKvHeads: readKvHeads(config, numHeads), headDim } };
+}
+
+function readKvHeads(config: ModelConfig, numHeads: number): number {
+  // Falcon's first generation says multi_query and keeps a num_kv_heads that it does not use.
+  const isMultiQuery = config.flag('multi_query') && !config.flag('new_decoder_architecture');
+  const names = ['num_key_value_heads', 'num_kv_heads', 'n_kv_heads', 'n_head_kv', 'multi_query_group_num'];
+  const numKvHeads = isMultiQuery ? 1 : (config.optionalInteger(...names) ?? numHeads);
+  if (numHeads % numKvHeads === 0) return numKvHeads;
+  throw new OptionError(
+    `describeModel: num_attention_heads ${numHeads} must be a multiple of num_key_value_heads ${numKvHeads}`,
+  );
+}
+
+function describeLayer(
+  config: ModelConfig,
+  kind: LayerKind,
+  heads: Heads,
+  kvShared: boolean,
+): LayerDescription {
+  if (kind === 'linear') return describeLinearLayer(config);
+  const shape =
+    config.optionalInteger('kv_lora_rank') === undefined
+      ? headsOf(config, kind, heads)
+      : latentHeads(config, heads);
+  const rotaryWidth =
+    config.optionalInteger('kv_lora_rank') === undefined ? shape.headDim : config.integer('qk_rope_head_dim');
+  const window = kind === 'sliding' ? { window: config.integer('sliding_window') } : {};
+  const rope = layerRope(config, `${kind}_attention`, rotaryWidth);
+  return { kind, ...window, ...shape, ...(kvShared ? { kvShared } : {}), rope };
+}
+
+/** Gemma 4's global layers have heads of their own; everywhere else all softmax layers are alike. */
+function headsOf(config: ModelConfig, kind: LayerKind, heads: Heads) {
+  if (!config.isOf('gemma4') || kind !== 'full') return { ...heads, valueDim: heads.headDim };
+  const headDim = config.optionalInteger('global_head_dim') ?? heads.headDim;
+  const globalKvHeads = config.flag('attention_k_eq_v')
+    ? config.optionalInteger('num_global_key_value_heads')
+    : undefined;
+  return {
+    numHeads: heads.numHeads,
+    numKvHeads: globalKvHeads ?? heads.numKvHeads,
+    headDim,
+    valueDim: headDim,
+  };
+}
+
+/** Multi-head latent attention as prefill computes it: every head has its own key and value. */
+function latentHeads(config: ModelConfig, { numHeads }: Heads) {
+  const headDim = config.integer('qk_nope_head_dim') + config.integer('qk_rope_head_dim');
+  return { numHeads, numKvHeads: numHeads, headDim, valueDim: config.integer('v_head_dim') };
+}
+
+function absorbedShape(config: ModelConfig): ModelDescription['absorbed'] {
+  const rank = config.optionalInteger('kv_lora_rank');
+  if (rank === undefined) return null;
+  return { numKvHeads: 1, headDim: rank + config.integer('qk_rope_head_dim'), valueDim: rank };
+}
+
+function describeLinearLayer(config: ModelConfig): LayerDescription {
+  return {
+    kind: 'linear',
+    numHeads: config.integer('linear_num_value_heads'),
+    numKvHeads: config.integer('linear_num_key_heads'),
+    headDim: config.integer('linear_key_head_dim'),
+    valueDim: config.integer('linear_value_head_dim'),
+    rope: null,
+  };
+}
+
+function linearStateBytes(config: ModelConfig, layers: readonly LayerDescription[]): number {
+  // float32 unless config.json says otherwise: the recurrence is kept in it whatever the weights' dtype.
+  const bytes =
+    config.fields.mamba_ssm_dtype === 'bfloat16' || config.fields.mamba_ssm_dtype === 'float16' ? 2 : 4;
+  let sum = 0;
+  for (const layer of layers) {
+    if (layer.kind === 'linear') sum += layer.numHeads * layer.headDim * layer.valueDim * bytes;
+  }
+  return sum;
+}
+
+/**
+ * The factor on q·k: 1/sqrt(headDim), unless the family has its own: Gemma 2 and 3 `query_pre_attn_scalar`, Gemma 4
+ * and T5 none, Granite `attention_multiplier`, DeepSeek the square of YaRN's mscale on top.
+ */
+function softmaxScale(config: ModelConfig, headDim: number): number {
+  if (config.isOf('gemma4', 't5') || !config.flag('scale_attn_weights', true)) return 1;
+  const multiplier = config.optionalNumber('attention_multiplier');
+  if (multiplier !== undefined) return multiplier;
+  const scale = 1 / Math.sqrt(config.optionalNumber('query_pre_attn_scalar') ?? headDim);
+  const scaling = config.object('rope_parameters') ?? config.object('rope_scaling');
+  const mscale = scaling?.mscale_all_dim;
+  if (config.optionalInteger('kv_lora_rank') === undefined || typeof mscale !== 'number' || mscale === 0)
+    return scale;
+  return scale * yarnMscale(Number(scaling?.factor ?? 1), mscale) ** 2;
+}

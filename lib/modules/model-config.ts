@@ -1,0 +1,158 @@
+import { OptionError } from '../errors.ts';
+
+/** The parsed fields of a config.json, under their real names. */
+export type ConfigFields = Readonly<Record<string, unknown>>;
+
+/** Where composite models (vision, audio) keep the configuration of their language model. */
+const NESTED = ['text_config', 'llm_config', 'language_config'];
+
+/**
+ * What transformers' configuration classes assume where a config.json leaves a field out, by the beginning of
+ * model_type (the first that fits). Only what published files do leave out.
+ */
+const FAMILY_DEFAULTS: readonly (readonly [family: string, fields: ConfigFields])[] = [
+  [
+    'gemma2',
+    { head_dim: 256, query_pre_attn_scalar: 256, attn_logit_softcapping: 50, sliding_window_pattern: 2 },
+  ],
+  ['gemma3n', { head_dim: 256, sliding_window_pattern: 5, rope_theta: 1e6, rope_local_base_freq: 1e4 }],
+  [
+    'gemma3',
+    {
+      num_attention_heads: 8,
+      num_key_value_heads: 4,
+      head_dim: 256,
+      query_pre_attn_scalar: 256,
+      sliding_window_pattern: 6,
+      rope_theta: 1e6,
+      rope_local_base_freq: 1e4,
+      max_position_embeddings: 131072,
+    },
+  ],
+  ['gemma4', { head_dim: 256, global_head_dim: 512, sliding_window_pattern: 6 }],
+  ['gemma', { head_dim: 256 }],
+  ['cohere2', { sliding_window_pattern: 4 }],
+  ['gpt_oss', { head_dim: 64, sliding_window: 128, sliding_window_pattern: 2 }],
+  ...['qwen3_next', 'qwen3_5', 'qwen4'].map(
+    (family) =>
+      [
+        family,
+        { head_dim: 256, full_attention_interval: 4, partial_rotary_factor: 0.25, attn_output_gate: true },
+      ] as const,
+  ),
+  ['qwen', { use_sliding_window: false, max_window_layers: 28 }],
+  ['gpt_neox', { rotary_pct: 0.25 }],
+  ['phi3', { original_max_position_embeddings: 4096 }],
+];
+
+/**
+ * Reads fields of a config.json and remembers which of them were asked for in vain, so that one error can name
+ * them all.
+ */
+export class ModelConfig {
+  readonly fields: ConfigFields;
+  /** `model_type` of the whole model, e.g. 'qwen3_5', and of its text part, e.g. 'qwen3_5_text'. */
+  readonly modelType: string;
+  readonly textType: string;
+  readonly #missing: string[] = [];
+
+  constructor(config: unknown) {
+    const outer = parseConfig(config);
+    const inner = NESTED.map((name) => outer[name]).find(isObject);
+    this.modelType = typeName(outer) ?? typeName(inner ?? {}) ?? 'unknown';
+    this.textType = typeName(inner ?? {}) ?? this.modelType;
+    const defaults = FAMILY_DEFAULTS.find(([family]) => this.isOf(family))?.[1];
+    // The text part wins; what only stands outside (tie_word_embeddings, a dtype) holds for it too. An explicit
+    // null overrides a default: it switches the feature off.
+    this.fields = { ...defaults, ...outer, ...inner };
+  }
+
+  /** Whether the text part's model_type begins with one of these. */
+  isOf(...families: string[]): boolean {
+    return families.some((family) => this.textType.startsWith(family));
+  }
+
+  /** The first of these fields that is present as a positive integer; undefined when none is. */
+  optionalInteger(...names: string[]): number | undefined {
+    const name = this.#present(names);
+    if (name === undefined) return undefined;
+    const value = this.fields[name];
+    if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
+    throw new OptionError(`describeModel: ${name} must be a positive integer; got ${JSON.stringify(value)}`);
+  }
+
+  /** As optionalInteger; an absent field is noted, to be thrown by `refuseMissing` (the result is then NaN). */
+  integer(...names: string[]): number {
+    const value = this.optionalInteger(...names);
+    if (value === undefined) this.noteMissing(...names);
+    return value ?? Number.NaN;
+  }
+
+  /** The first of these fields that is present as a finite number; undefined when none is. */
+  optionalNumber(...names: string[]): number | undefined {
+    const name = this.#present(names);
+    if (name === undefined) return undefined;
+    const value = this.fields[name];
+    if (typeof value === 'number' && Number.isFinite(value)) return value;
+    throw new OptionError(`describeModel: ${name} must be a number; got ${JSON.stringify(value)}`);
+  }
+
+  /** A flag; absent or null counts as `fallback`. */
+  flag(name: string, fallback = false): boolean {
+    const value = this.fields[name] ?? fallback;
+    if (typeof value === 'boolean') return value;
+    throw new OptionError(`describeModel: ${name} must be true or false; got ${JSON.stringify(value)}`);
+  }
+
+  /** An object field; undefined where it is absent or null. */
+  object(name: string): ConfigFields | undefined {
+    const value = this.fields[name];
+    if (value === undefined || value === null) return undefined;
+    if (isObject(value)) return value;
+    throw new OptionError(`describeModel: ${name} must be an object; got ${JSON.stringify(value)}`);
+  }
+
+  /** Notes that one of these alternative fields is needed. */
+  noteMissing(...names: string[]): void {
+    const [first, ...others] = names;
+    this.#missing.push(others.length === 0 ? first : `${first} (or ${others.join(', ')})`);
+  }
+
+  /** Throws one OptionError that names every field asked for in vain so far. */
+  refuseMissing(): void {
+    if (this.#missing.length === 0) return;
+    const fields = [...new Set(this.#missing)].join('; ');
+    throw new OptionError(
+      `describeModel: config.json (model_type '${this.modelType}') lacks ${fields}; ` +
+        'give the config.json of a transformer in the layout of Hugging Face transformers',
+    );
+  }
+
+  #present(names: string[]): string | undefined {
+    return names.find((name) => this.fields[name] !== undefined && this.fields[name] !== null);
+  }
+}
+
+function parseConfig(config: unknown): ConfigFields {
+  let parsed = config;
+  if (typeof config === 'string') {
+    try {
+      parsed = JSON.parse(config);
+    } catch (error) {
+      throw new OptionError(`describeModel: configJson is not valid JSON: ${(error as Error).message}`);
+    }
+  }
+  if (isObject(parsed)) return parsed;
+  const shown = Array.isArray(parsed) ? 'an array' : parsed === null ? 'null' : `a ${typeof parsed}`;
+  throw new OptionError(
+    `describeModel: configJson must be the object of a config.json, or its text; got ${shown}`,
+  );
+}
+
+function isObject(value: unknown): value is ConfigFields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
+}
+
+function typeName(fields: ConfigFields): string | undefined {
+  return typeof fields.model_type === 'string' ? fields.model_type : undefined;
+}

@@ -1,0 +1,79 @@
+import { OptionError } from '../errors.ts';
+import type { ModelConfig } from './model-config.ts';
+import type { RopeDescription } from './model-rope.ts';
+import { layerTypes } from './presets/layer-types.ts';
+
+/** How far a layer sees: every key, a window of them, or a recurrent state that replaces them. */
+export type LayerKind = 'full' | 'sliding' | 'linear';
+
+/**
+ * One attention layer. Of a linear layer numHeads are the value heads, numKvHeads the key heads, and each value
+ * head owns a state [headDim, valueDim].
+ */
+export interface LayerDescription {
+  readonly kind: LayerKind;
+  /** Tokens that a query of a sliding layer sees, itself included: attention's `window` is { left: window - 1 }. */
+  readonly window?: number;
+  readonly numHeads: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  readonly valueDim: number;
+  /** Reads the keys and values of an earlier layer, and caches none. */
+  readonly kvShared?: boolean;
+  readonly rope: RopeDescription | null;
+}
+
+/** Kinds of transformers' `layer_types`. A sparse indexer chooses among all keys: its cache is a full one. */
+const KIND_OF_TYPE: Readonly<Record<string, LayerKind>> = {
+  full_attention: 'full',
+  attention: 'full',
+  indexed_attention: 'full',
+  deepseek_sparse_attention: 'full',
+  qwen_sparse_attention: 'full',
+  sliding_attention: 'sliding',
+  linear_attention: 'linear',
+};
+
+/**
+ * Which kind each layer is. `layer_types` where it is given, else the rule of the model's family: every
+ * `full_attention_interval`-th layer full and the rest linear (Qwen3-Next and later), every
+ * `sliding_window_pattern`-th full and the rest sliding (Gemma, gpt-oss, Cohere 2), the layers from
+ * `max_window_layers` on sliding if `use_sliding_window` (Qwen2, Qwen3), all sliding where there is a
+ * `sliding_window` (Mistral), else all full.
+ */
+export function layerKinds(config: ModelConfig, numLayers: number): LayerKind[] {
+  const given = config.fields.layer_types;
+  const types = given === undefined || given === null ? familyLayerTypes(config, numLayers) : given;
+  if (!Array.isArray(types) || types.length !== numLayers) {
+    throw new OptionError(
+      `describeModel: layer_types must list one type for each of the ${numLayers} layers; ` +
+        `got ${Array.isArray(types) ? `${types.length} entries` : JSON.stringify(types)}`,
+    );
+  }
+  const kinds = types.map(kindOfType);
+  // Gemma 4 ends with a global layer whatever its list says.
+  if (config.isOf('gemma4')) kinds[numLayers - 1] = 'full';
+  return kinds;
+}
+
+function kindOfType(type: unknown): LayerKind {
+  if (typeof type === 'string' && Object.hasOwn(KIND_OF_TYPE, type)) return KIND_OF_TYPE[type];
+  throw new OptionError(
+    `describeModel: layer type ${JSON.stringify(type)} is not supported; known are ${Object.keys(KIND_OF_TYPE).join(', ')}`,
+  );
+}
+
+function familyLayerTypes(config: ModelConfig, numLayers: number): string[] {
+  const interval = config.optionalInteger('full_attention_interval');
+  if (interval !== undefined) return layerTypes(numLayers, interval, 'linear_attention');
+
+  const pattern = config.optionalInteger('sliding_window_pattern');
+  if (pattern !== undefined) return layerTypes(numLayers, pattern, 'sliding_attention');
+
+  const windowed = config.flag('use_sliding_window', true) && config.fields.sliding_window != null;
+  // Qwen's first max_window_layers layers are full; 0 is legal and means that none is.
+  const firstSliding = windowed ? (config.optionalNumber('max_window_layers') ?? 0) : numLayers;
+  return Array.from({ length: numLayers }, (_, i) =>
+    i < firstSliding ? 'full_attention' : 'sliding_attention',
+  );
+}

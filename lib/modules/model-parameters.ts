@@ -1,0 +1,145 @@
+import type { ModelConfig } from './model-config.ts';
+import type { LayerDescription } from './model-layers.ts';
+import { hasRope } from './model-rope.ts';
+
+/** Numbers of weights in the projections of all softmax attention layers, biases and norms left out. */
+export interface AttentionParameters {
+  readonly q: number;
+  readonly k: number;
+  readonly v: number;
+  readonly o: number;
+  readonly total: number;
+}
+
+/** Model types that share the embedding with the output where config.json does not say. */
+const TIED = ['gemma', 'gpt2', 'gpt_bigcode', 'minimind', 'falcon', 'bloom', 'opt', 'mpt', 'cohere'];
+/** Model types whose feed-forward has two matrices instead of the three of a gated one. */
+const UNGATED = [
+  'bert',
+  'roberta',
+  'distilbert',
+  'gpt2',
+  'gpt_',
+  'gptj',
+  'bloom',
+  'opt',
+  'mpt',
+  'falcon',
+  'phi',
+];
+/** Encoders without an output matrix. */
+const ENCODERS = ['bert', 'roberta', 'xlm-roberta', 'distilbert', 'electra'];
+
+/**
+ * Weights of the q, k, v and o projections. An output gate (Qwen3-Next and later) doubles q; multi-head latent
+ * attention counts its down- and up-projections, the shared latent and rotary key with k (DeepSeek-V2 §2.1);
+ * layers that share another's keys and values have neither; Gemma 4's K = V layers have no v.
+ */
+export function countAttention(config: ModelConfig, hidden: number, layers: readonly LayerDescription[]) {
+  const sums = { q: 0, k: 0, v: 0, o: 0 };
+  const gate = config.flag('attn_output_gate') ? 2 : 1;
+  const kvLoraRank = config.optionalInteger('kv_lora_rank');
+  const keyIsValue = config.isOf('gemma4') && config.flag('attention_k_eq_v');
+  for (const layer of layers) {
+    if (layer.kind === 'linear') continue;
+    const { numHeads, numKvHeads, headDim, valueDim } = layer;
+    sums.o += numHeads * valueDim * hidden;
+    if (kvLoraRank !== undefined) {
+      const rotary = config.integer('qk_rope_head_dim');
+      const qLoraRank = config.optionalInteger('q_lora_rank');
+      const qOut = numHeads * headDim;
+      sums.q += qLoraRank === undefined ? hidden * qOut : hidden * qLoraRank + qLoraRank * qOut;
+      sums.k += hidden * (kvLoraRank + rotary) + kvLoraRank * numHeads * (headDim - rotary);
+      sums.v += kvLoraRank * numHeads * valueDim;
+      continue;
+    }
+    sums.q += hidden * numHeads * headDim * gate;
+    if (layer.kvShared) continue;
+    sums.k += hidden * numKvHeads * headDim;
+    if (!(keyIsValue && layer.kind === 'full')) sums.v += hidden * numKvHeads * valueDim;
+  }
+  return { ...sums, total: sums.q + sums.k + sums.v + sums.o };
+}
+
+/**
+ * Weights of the whole (text) model: embeddings, attention, linear attention, feed-forward with all experts;
+ * biases and norms left out, below 0.1 % of it. Null where config.json does not say enough, or the model has
+ * parts unknown here (a decoder's cross attention, per-layer embeddings, hyper-connections).
+ */
+export function countModel(
+  config: ModelConfig,
+  hidden: number,
+  layers: readonly LayerDescription[],
+  attention: AttentionParameters,
+): number | null {
+  const { fields } = config;
+  const hasUnknownParts =
+    config.flag('is_encoder_decoder') ||
+    config.isOf('whisper', 't5') ||
+    fields.hc_count != null ||
+    fields.ple_layer_ids != null;
+  const perLayerInput = config.optionalNumber('hidden_size_per_layer_input') ?? 0;
+  const vocab = config.optionalInteger('vocab_size');
+  const feedForward = countFeedForward(config, hidden, layers.length);
+  if (hasUnknownParts || perLayerInput > 0 || vocab === undefined || feedForward === null) return null;
+  const isTied = config.flag('tie_word_embeddings', config.isOf(...TIED));
+  const hasOutput = !isTied && !config.isOf(...ENCODERS);
+  const learned = hasRope(config)
+    ? 0
+    : (config.optionalInteger('max_position_embeddings', 'n_positions') ?? 0);
+  const tokenTypes = config.optionalInteger('type_vocab_size') ?? 0;
+  const embeddings = hidden * (vocab * (hasOutput ? 2 : 1) + learned + tokenTypes);
+  return embeddings + attention.total + countLinear(config, hidden, layers) + feedForward;
+}
+
+/** Gated delta rule (Qwen3-Next): q, k, v, z, the two gates, the short convolution and the output. */
+function countLinear(config: ModelConfig, hidden: number, layers: readonly LayerDescription[]): number {
+  const kernel = config.optionalInteger('linear_conv_kernel_dim') ?? 4;
+  let sum = 0;
+  for (const { kind, numHeads, numKvHeads, headDim, valueDim } of layers) {
+    if (kind !== 'linear') continue;
+    const convolved = 2 * numKvHeads * headDim + numHeads * valueDim;
+    sum +=
+      hidden * (convolved + numHeads * valueDim + 2 * numHeads) +
+      convolved * kernel +
+      numHeads * valueDim * hidden;
+  }
+  return sum;
+}
+
+function countFeedForward(config: ModelConfig, hidden: number, numLayers: number): number | null {
+  const gated = config.isOf('phi3') || !(config.isOf(...UNGATED) && !config.isOf('gpt_oss'));
+  const matrices = gated ? 3 : 2;
+  const inner =
+    config.optionalInteger('intermediate_size', 'n_inner', 'ffn_hidden_size') ??
+    (gated ? undefined : 4 * hidden);
+  const numExperts = config.optionalInteger('num_experts', 'num_local_experts', 'n_routed_experts');
+  let sum = 0;
+  for (let i = 0; i < numLayers; i++) {
+    const isSparse = numExperts !== undefined && hasExperts(config, i);
+    if (isSparse) {
+      const size = config.optionalInteger('moe_intermediate_size') ?? inner;
+      if (size === undefined) return null;
+      const shared =
+        (config.optionalNumber('n_shared_experts') ?? 0) * size +
+        (config.optionalNumber('shared_expert_intermediate_size') ?? 0);
+      sum += hidden * (numExperts * (matrices * size + 1) + matrices * shared);
+    }
+    // Gemma 4 runs a dense feed-forward beside the experts of a layer.
+    if (isSparse && !config.isOf('gemma4')) continue;
+    if (inner === undefined) return null;
+    sum += matrices * hidden * inner;
+  }
+  return sum;
+}
+
+/** Whether layer i has experts: DeepSeek's first layers are dense, Qwen and others may thin them out. */
+function hasExperts(config: ModelConfig, i: number): boolean {
+  const dense = config.fields.mlp_only_layers;
+  return (
+    i >= (config.optionalNumber('first_k_dense_replace') ?? 0) &&
+    i % (config.optionalInteger('moe_layer_freq') ?? 1) === 0 &&
+    (i + 1) % (config.optionalInteger('decoder_sparse_step') ?? 1) === 0 &&
+    !(Array.isArray(dense) && dense.includes(i))
+  );
+}
