@@ -1,0 +1,24 @@
+import { OptionError } from '../errors.ts';
+import { readCount } from '../options.ts';
+import { Tensor } from '../tensor.ts';
+
+/**
+ * The slopes of attention with linear biases, float32 [numHeads], for attention's option `alibiSlopes`: the
+ * geometric sequence 2^(-8 i / n), i = 1 … n, for a power of two n; otherwise that of the power of two below,
+ * followed by every other slope of the power of two above (Press et al. 2021, "Train Short, Test Long", §3
+ * and its code's get_slopes).
+ *
+ * @throws OptionError unless numHeads is a positive integer
+ */
+export function alibiSlopes(numHeads: number): Tensor {
+  if (numHeads === undefined)
+    throw new OptionError('alibiSlopes: numHeads is missing; pass the number of query heads');
+  const count = readCount('alibiSlopes', 'numHeads', numHeads, 1, 1);
+  const below = 2 ** Math.floor(Math.log2(count));
+  const slopes = Tensor.empty([count]);
+  for (let i = 0; i < count; i++) {
+    const exponent = i < below ? (i + 1) / below : (2 * (i - below) + 1) / (2 * below);
+    slopes.data[i] = 2 ** (-8 * exponent);
+  }
+  return slopes;
+}
