@@ -1,0 +1,261 @@
+import { typedArrayLengthOf, typedArrayName } from './dtype.ts';
+import { OptionError, ShapeError } from './errors.ts';
+import { nearestName } from './nearest-name.ts';
+import type { AttentionProblem } from './problem.ts';
+import type { Tensor } from './tensor.ts';
+import { formatShape, formatValue } from './tensor-layout.ts';
+import { asTensor, type TensorLike } from './tensor-like.ts';
+
+/** Whole numbers, one a batch entry or sequence: an Int32Array, an int32 tensor of rank 1, or a plain list. */
+export type IntegerVector = Int32Array | TensorLike | readonly number[];
+
+/** Real numbers, one a head: a Float32Array, a float tensor, or a plain list. Stored as float32. */
+export type FloatVector = Float32Array | TensorLike | readonly number[];
+
+/**
+ * Visibility around the position p of a query: `p - left <= j <= p + right`. A side that is not given, null or
+ * Infinity is open. The first `sinkTokens` keys stay visible on the left side.
+ */
+export interface AttentionWindow {
+  readonly left?: number | null;
+  readonly right?: number | null;
+  readonly sinkTokens?: number | null;
+}
+
+/** The options of `attention`. undefined and null mean "not given". */
+export interface AttentionOptions {
+  /** Factor of q·k; 1/sqrt(headDim) by default; 0 means 0. */
+  readonly scale?: number | null;
+  /** Key j is visible to query i iff j <= queryOffset + i. */
+  readonly causal?: boolean | null;
+  /** Absolute position of the first query, a number or one a batch entry; kvLen - qLen by default. */
+  readonly queryOffset?: number | IntegerVector | null;
+  readonly window?: AttentionWindow | null;
+  /** [B]: keys at or beyond it do not exist. */
+  readonly kvLengths?: IntegerVector | null;
+  /** bool, true = attend; broadcast to [B, Hq, Lq, Lk] from the right. */
+  readonly mask?: TensorLike | null;
+  /** float, added to the scores; broadcast likewise; -Infinity masks. */
+  readonly bias?: TensorLike | null;
+  /** [Hq] or [B, Hq]: adds -slope * abs(p - j). */
+  readonly alibiSlopes?: FloatVector | null;
+  /** cap * tanh(score / cap); 0 means none, as in FlashAttention and ONNX. */
+  readonly softcap?: number | null;
+  /** [Hq]: logits that join the softmax's denominator, and so the lse, only. */
+  readonly sinks?: FloatVector | null;
+  /** [B + 1]: where the sequences of a packed ragged batch begin. */
+  readonly cuSeqlensQ?: IntegerVector | null;
+  readonly cuSeqlensK?: IntegerVector | null;
+  readonly precision?: AttentionProblem['precision'] | null;
+  /** Return { out, lse } in place of out. */
+  readonly returnLse?: boolean | null;
+  /** A tensor to write into, and to return. */
+  readonly out?: Tensor | null;
+  /** At most this many threads; all by default. */
+  readonly threads?: number | null;
+  readonly backend?: AttentionProblem['backend'] | null;
+}
+
+/** The options of the asynchronous forms. */
+export interface AttentionAsyncOptions extends AttentionOptions {
+  /** Aborting rejects the promise with `signal.reason`; what `out` then holds is not defined. */
+  readonly signal?: AbortSignal | null;
+}
+
+/** Every option of `attention`, in the order of the documentation. */
+export const ATTENTION_OPTIONS = [
+  'scale',
+  'causal',
+  'queryOffset',
+  'window',
+  'kvLengths',
+  'mask',
+  'bias',
+  'alibiSlopes',
+  'softcap',
+  'sinks',
+  'cuSeqlensQ',
+  'cuSeqlensK',
+  'precision',
+  'returnLse',
+  'out',
+  'threads',
+  'backend',
+] as const satisfies readonly (keyof AttentionOptions)[];
+
+const DESCRIBES_KEYS: readonly string[] = ['kvLengths', 'cuSeqlensQ', 'cuSeqlensK'];
+
+/** The options of attention over a KVCache: those of {@link ATTENTION_OPTIONS} that do not describe k and v. */
+export const CACHE_OPTIONS: readonly string[] = ATTENTION_OPTIONS.filter(
+  (name) => !DESCRIBES_KEYS.includes(name),
+);
+
+const WINDOW_OPTIONS = ['left', 'right', 'sinkTokens'] as const;
+const NO_OPTIONS: object = Object.freeze({});
+
+/**
+ * `options` as a plain object whose every key is in `names`; {} for undefined and null.
+ * @param what how messages name it, such as `options` or `window`
+ * @throws OptionError for anything but a plain object, and for an unknown key (with the nearest name)
+ */
+export function checkOptions<T extends object>(
+  caller: string,
+  what: string,
+  options: T | null | undefined,
+  names: readonly string[],
+): T {
+  if (options === undefined || options === null) return NO_OPTIONS as T;
+  if (!isPlainObject(options)) {
+    throw new OptionError(`${caller}: ${what} must be a plain object; got ${formatValue(options)}`);
+  }
+  for (const name in options) {
+    if (!names.includes(name)) throw unknownOption(caller, what, name, names);
+  }
+  return options;
+}
+
+function isPlainObject(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const prototype = Object.getPrototypeOf(value);
+  // The second test admits objects of another realm.
+  return prototype === null || prototype === Object.prototype || isRootPrototype(prototype);
+}
+
+function isRootPrototype(prototype: object): boolean {
+  return Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, 'isPrototypeOf');
+}
+
+function unknownOption(caller: string, what: string, name: string, names: readonly string[]): OptionError {
+  const known = `known: ${names.join(', ')}`;
+  if ((ATTENTION_OPTIONS as readonly string[]).includes(name)) {
+    return new OptionError(`${caller}: option '${name}' does not apply here; leave it out (${known})`);
+  }
+  const nearest = nearestName(name, names);
+  const hint = nearest === undefined ? '' : `did you mean '${nearest}'? `;
+  return new OptionError(`${caller}: unknown name '${name}' in ${what}; ${hint}${known}`);
+}
+
+/** A finite number, or `fallback` where none is given. */
+export function readNumber(caller: string, name: string, value: unknown, fallback: number): number {
+  if (value === undefined || value === null) return fallback;
+  if (typeof value === 'number' && Number.isFinite(value)) return value;
+  throw new OptionError(`${caller}: ${name} must be a finite number; got ${formatValue(value)}`);
+}
+
+/** A whole number of at least `least`, or `fallback` where none is given. */
+export function readCount(
+  caller: string,
+  name: string,
+  value: unknown,
+  least: number,
+  fallback: number,
+): number {
+  if (value === undefined || value === null) return fallback;
+  if (Number.isSafeInteger(value) && (value as number) >= least) return value as number;
+  throw new OptionError(
+    `${caller}: ${name} must be a whole number, at least ${least}; got ${formatValue(value)}`,
+  );
+}
+
+/** A boolean, or `fallback` where none is given. */
+export function readBoolean(caller: string, name: string, value: unknown, fallback: boolean): boolean {
+  if (value === undefined || value === null) return fallback;
+  if (typeof value === 'boolean') return value;
+  throw new OptionError(`${caller}: ${name} must be true or false; got ${formatValue(value)}`);
+}
+
+/** One of `words`; the first where none is given. */
+export function readWord<T extends string>(
+  caller: string,
+  name: string,
+  value: unknown,
+  words: readonly T[],
+): T {
+  if (value === undefined || value === null) return words[0] as T;
+  if (words.includes(value as T)) return value as T;
+  const list = words.map((word) => `'${word}'`).join(', ');
+  throw new OptionError(`${caller}: ${name} must be one of ${list}; got ${formatValue(value)}`);
+}
+
+/** Non-negative softcap; 0, null and undefined mean none. */
+export function readSoftcap(caller: string, value: unknown): number {
+  const softcap = readNumber(caller, 'softcap', value, 0);
+  if (softcap >= 0) return softcap;
+  throw new OptionError(`${caller}: softcap must be positive, or 0 for none; got ${softcap}`);
+}
+
+/** A window with every side resolved. */
+export interface ResolvedWindow {
+  readonly windowLeft: number;
+  readonly windowRight: number;
+  readonly sinkTokens: number;
+}
+
+const OPEN: ResolvedWindow = { windowLeft: Infinity, windowRight: Infinity, sinkTokens: 0 };
+const CAUSAL: ResolvedWindow = { windowLeft: Infinity, windowRight: 0, sinkTokens: 0 };
+
+/** The window with causality folded into its right side. */
+export function readWindow(caller: string, window: unknown, causal: boolean): ResolvedWindow {
+  if (window === undefined || window === null) return causal ? CAUSAL : OPEN;
+  if (typeof window === 'number') {
+    throw new OptionError(
+      `${caller}: window must be { left?, right?, sinkTokens? }; got ${window}; ` +
+        `a model's sliding_window of N is { left: N - 1 }`,
+    );
+  }
+  const { left, right, sinkTokens } = checkOptions<AttentionWindow>(caller, 'window', window, WINDOW_OPTIONS);
+  const windowRight = readSide(caller, 'window.right', right);
+  return {
+    windowLeft: readSide(caller, 'window.left', left),
+    windowRight: causal ? Math.min(windowRight, 0) : windowRight,
+    sinkTokens: readCount(caller, 'window.sinkTokens', sinkTokens, 0, 0),
+  };
+}
+
+function readSide(caller: string, name: string, value: unknown): number {
+  if (value === undefined || value === null || value === Infinity) return Infinity;
+  if (Number.isSafeInteger(value) && (value as number) >= 0) return value as number;
+  throw new OptionError(
+    `${caller}: ${name} must be a whole number, at least 0; got ${formatValue(value)}; ` +
+      'an open side is Infinity, or is left out',
+  );
+}
+
+/**
+ * An {@link IntegerVector} as a list; every element a 32-bit integer.
+ * @param length how many elements it must have; -1 for any number
+ */
+export function readIntegers(
+  caller: string,
+  name: string,
+  value: unknown,
+  length: number,
+): ArrayLike<number> {
+  const list = integerList(caller, name, value);
+  if (length >= 0 && list.length !== length) {
+    throw new ShapeError(
+      `${caller}: ${name} must have one element a batch entry, shape [${length}]; got [${list.length}]`,
+    );
+  }
+  return list;
+}
+
+function integerList(caller: string, name: string, value: unknown): ArrayLike<number> {
+  // Copies, all of them: what is validated must be what is executed, whoever writes to the caller's array.
+  if (typedArrayName(value) === 'Int32Array') {
+    return (value as Int32Array).slice(0, typedArrayLengthOf(value as Int32Array));
+  }
+  const kind = `${caller}: ${name} must be an Int32Array, an int32 tensor of rank 1 or a list of integers`;
+  if (Array.isArray(value)) {
+    const list = value.slice();
+    const wrong = list.findIndex((item) => (item | 0) !== item);
+    if (wrong < 0) return list;
+    throw new OptionError(`${kind}; element ${wrong} is ${formatValue(list[wrong])}`);
+  }
+  if (typeof value !== 'object' || value === null || typedArrayName(value) !== undefined) {
+    throw new OptionError(`${kind}; got ${formatValue(value)}`);
+  }
+  const tensor = asTensor(caller, name, value);
+  if (tensor.dtype === 'int32' && tensor.rank === 1) return tensor.toArray() as number[];
+  throw new OptionError(`${kind}; got ${tensor.dtype} ${formatShape(tensor.shape)}`);
+}

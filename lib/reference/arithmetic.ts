@@ -1,0 +1,77 @@
+import type { DType } from '../dtype.ts';
+import { bfloat16ToNumber, float16ToNumber, numberToBfloat16, numberToFloat16 } from '../half.ts';
+
+/**
+ * How the steps of attention round. The oracle runs in {@link exactArithmetic}; the same steps in
+ * {@link naiveArithmetic} are the textbook evaluation from whose error every tolerance is derived.
+ */
+export interface Arithmetic {
+  /** Rounding of a stored intermediate: a score, a probability. */
+  readonly round: (x: number) => number;
+  /** Rounding of a running sum. */
+  readonly accumulate: (x: number) => number;
+  /** scale × the dot product of a[aBegin..] and b[bBegin..], `length` elements each. */
+  readonly scaledDot: (scale: number, row: DotOperands, bBegin: number) => number;
+  /** o += p × v[vBegin..], over the length of o. */
+  readonly addScaled: (o: Float64Array, p: number, v: Float64Array, vBegin: number) => void;
+}
+
+/** One row of a, against any row of b. */
+export interface DotOperands {
+  readonly a: Float64Array;
+  readonly aBegin: number;
+  readonly b: Float64Array;
+  readonly length: number;
+}
+
+const identity = (x: number): number => x;
+
+/** Everything in float64. */
+export const exactArithmetic: Arithmetic = {
+  round: identity,
+  accumulate: identity,
+  scaledDot(scale, { a, aBegin, b, length }, bBegin) {
+    // Four sums, because one would wait for its own addition at every step.
+    let s0 = 0;
+    let s1 = 0;
+    let s2 = 0;
+    let s3 = 0;
+    let i = 0;
+    for (; i + 3 < length; i += 4) {
+      s0 += a[aBegin + i] * b[bBegin + i];
+      s1 += a[aBegin + i + 1] * b[bBegin + i + 1];
+      s2 += a[aBegin + i + 2] * b[bBegin + i + 2];
+      s3 += a[aBegin + i + 3] * b[bBegin + i + 3];
+    }
+    for (; i < length; i++) s0 += a[aBegin + i] * b[bBegin + i];
+    return scale * (s0 + s1 + (s2 + s3));
+  },
+  addScaled(o, p, v, vBegin) {
+    for (let d = 0; d < o.length; d++) o[d] += p * v[vBegin + d];
+  },
+};
+
+/** Rounding to the nearest value of `dtype`. */
+export function roundingTo(dtype: DType): (x: number) => number {
+  if (dtype === 'float16') return (x) => float16ToNumber(numberToFloat16(x));
+  if (dtype === 'bfloat16') return (x) => bfloat16ToNumber(numberToBfloat16(x));
+  return Math.fround;
+}
+
+/** What a plain evaluation in `dtype` does: intermediates in that type, sums in float32, one after another. */
+export function naiveArithmetic(dtype: DType): Arithmetic {
+  const fround = Math.fround;
+  const round = roundingTo(dtype);
+  return {
+    round,
+    accumulate: fround,
+    scaledDot(scale, { a, aBegin, b, length }, bBegin) {
+      let sum = 0;
+      for (let i = 0; i < length; i++) sum = fround(sum + fround(a[aBegin + i] * b[bBegin + i]));
+      return round(fround(fround(scale) * sum));
+    },
+    addScaled(o, p, v, vBegin) {
+      for (let d = 0; d < o.length; d++) o[d] = fround(o[d] + fround(p * v[vBegin + d]));
+    },
+  };
+}

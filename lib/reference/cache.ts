@@ -1,0 +1,120 @@
+import type { CacheLayout, CacheStorage } from '../backend.ts';
+import type { AttentionProblem } from '../problem.ts';
+import { Tensor } from '../tensor.ts';
+import { run, runAsync } from './run.ts';
+
+/** Tokens of room that a cache begins with. */
+const FIRST_CAPACITY = 16;
+
+/** A KV cache in JavaScript's memory: [batch, numKvHeads, capacity, dim], whose capacity doubles when it is full. */
+class ReferenceCache implements CacheStorage {
+  readonly #layout: CacheLayout;
+  #length = 0;
+  #k: Tensor;
+  #v: Tensor;
+
+  constructor(layout: CacheLayout) {
+    this.#layout = layout;
+    this.#k = this.#allocate(0, layout.headDim);
+    this.#v = this.#allocate(0, layout.valueDim);
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  get capacity(): number {
+    return this.#k.shape[2];
+  }
+
+  get byteLength(): number {
+    return this.#k.byteLength + this.#v.byteLength;
+  }
+
+  append(k: Tensor, v: Tensor): void {
+    const length = this.#length + k.shape[2];
+    if (length > this.capacity) this.#grow(length);
+    const { dtype } = this.#layout;
+    copyRows(this.#k, this.#length, k.dtype === dtype ? k : k.to(dtype));
+    copyRows(this.#v, this.#length, v.dtype === dtype ? v : v.to(dtype));
+    this.#length = length;
+  }
+
+  attend(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
+    run(this.#withKeys(problem), out, lse);
+  }
+
+  step(k: Tensor, v: Tensor, problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
+    this.append(k, v);
+    this.attend(problem, out, lse);
+  }
+
+  attendAsync(
+    problem: AttentionProblem,
+    out: Tensor,
+    lse: Tensor | null,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    return runAsync(this.#withKeys(problem), out, lse, signal);
+  }
+
+  truncate(length: number): void {
+    this.#length = length;
+  }
+
+  keys(): Tensor {
+    return this.#k.slice(2, 0, this.#length).clone();
+  }
+
+  values(): Tensor {
+    return this.#v.slice(2, 0, this.#length).clone();
+  }
+
+  dispose(): void {
+    this.#length = 0;
+    this.#k = this.#allocate(0, this.#layout.headDim);
+    this.#v = this.#allocate(0, this.#layout.valueDim);
+  }
+
+  #withKeys(problem: AttentionProblem): AttentionProblem {
+    return { ...problem, k: this.#k, v: this.#v };
+  }
+
+  /** Both new arrays exist before the old ones go, so that a failed allocation changes nothing. */
+  #grow(length: number): void {
+    const capacity = Math.max(
+      length,
+      Math.min(this.#layout.maxLength, Math.max(FIRST_CAPACITY, 2 * this.capacity)),
+    );
+    const k = this.#allocate(capacity, this.#layout.headDim);
+    const v = this.#allocate(capacity, this.#layout.valueDim);
+    copyRows(k, 0, this.#k.slice(2, 0, this.#length));
+    copyRows(v, 0, this.#v.slice(2, 0, this.#length));
+    this.#k = k;
+    this.#v = v;
+  }
+
+  #allocate(capacity: number, dim: number): Tensor {
+    const { batch, numKvHeads, dtype } = this.#layout;
+    return Tensor.empty([batch, numKvHeads, capacity, dim], { dtype });
+  }
+}
+
+/** Copies x [B, H, T, D] into the rows of `cache` from `begin` on; the dtypes are the same. */
+function copyRows(cache: Tensor, begin: number, x: Tensor): void {
+  const [batch, heads, tokens, dim] = x.shape;
+  for (let b = 0; b < batch; b++) {
+    for (let h = 0; h < heads; h++) {
+      for (let t = 0; t < tokens; t++) {
+        const from = x.offset + b * x.strides[0] + h * x.strides[1] + t * x.strides[2];
+        const to = b * cache.strides[0] + h * cache.strides[1] + (begin + t) * cache.strides[2];
+        cache.data.set(x.data.subarray(from, from + dim), to);
+      }
+    }
+  }
+}
+
+/** An empty cache of this layout. */
+export function createCache(layout: CacheLayout): CacheStorage {
+  return new ReferenceCache(layout);
+}
