@@ -3,7 +3,6 @@
 #pragma once
 
 #include "../simd/math.h"
-#include "intervals.h"
 #include "pack.h"
 
 namespace sdpa {

@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../intervals.h"
+
 namespace sdpa {
 namespace {
 
@@ -27,10 +29,6 @@ constexpr int kTileRows = kTileVecs * Vec::kWidth;  // B_r: query rows of a pref
 constexpr int kKeyBlock = 256;     // B_c: keys packed and processed together
 constexpr int kDepthBlock = 128;   // depth of one accumulation chain: bounds rounding, and keeps qT in L1
 constexpr int kDecodeBlock = 64;   // keys of a decode block
-
-inline int64_t roundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-inline int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t maximum(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Hands out 64-byte aligned pieces of a task's scratch. With a null base it only counts.
 struct Arena {

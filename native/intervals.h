@@ -1,11 +1,15 @@
 // Causality, windows, lengths and sink tokens as data: each query row sees [begin, end) and [0, sinkEnd).
+// Shared by the kernels and by the schedule, hence without a Vec and in an anonymous namespace.
 #pragma once
 
-#include "../problem.h"
-#include "tile.h"
+#include "problem.h"
 
 namespace sdpa {
 namespace {
+
+inline int64_t roundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+inline int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t maximum(int64_t a, int64_t b) { return a > b ? a : b; }
 
 struct KeyInterval {
   int64_t begin, end;  // begin <= end

@@ -1,0 +1,57 @@
+import type { TensorData } from '../dtype.ts';
+
+/** What a native call returns: 0 done, 1 cancelled, 2 out of memory. */
+export type Status = 0 | 1 | 2;
+
+/** The typed arrays that cross with a problem, in order: q, k, v, out, lse, mask, bias, alibiSlopes, sinks. */
+export type Operand = TensorData | null;
+
+/** The exports of the addon (native/binding/addon.cc): the whole contract between the two languages. */
+export interface Addon {
+  /** Names of the scalars and of the per-sequence fields of an encoded problem, in wire order. */
+  readonly problemFields: readonly string[];
+  readonly sequenceFields: readonly string[];
+
+  attention(
+    problem: Float64Array,
+    q: Operand,
+    k: Operand,
+    v: Operand,
+    out: Operand,
+    lse: Operand,
+    mask: Operand,
+    bias: Operand,
+    alibiSlopes: Operand,
+    sinks: Operand,
+  ): Status;
+  /** As attention, off the event loop; stops soon after cancelFlag[0] becomes non-zero. */
+  attentionAsync(
+    problem: Float64Array,
+    q: Operand,
+    k: Operand,
+    v: Operand,
+    out: Operand,
+    lse: Operand,
+    mask: Operand,
+    bias: Operand,
+    alibiSlopes: Operand,
+    sinks: Operand,
+    cancelFlag: Int32Array,
+  ): Promise<Status>;
+
+  /** ISAs that this machine runs, best first; the one in use; choosing another (false: the machine lacks it). */
+  isas(): string[];
+  activeIsa(): string;
+  selectIsa(isa: string): boolean;
+  features(): string[];
+  cpuBrand(): string;
+
+  getNumThreads(): number;
+  setNumThreads(numThreads: number): void;
+  availableCores(): number;
+
+  /** FLOPs done by `iterations` rounds of independent FMA chains on each of `threads` threads; the caller times it. */
+  fmaProbe(iterations: number, threads: number): number;
+  /** Sums a buffer on `threads` threads; the caller times it. */
+  readProbe(data: Float32Array, threads: number): number;
+}

@@ -1,0 +1,32 @@
+// The addon's exports. Mirrored by lib/native/addon.ts.
+#include <napi.h>
+
+#include "binding/attention_binding.h"
+#include "binding/kv_cache_binding.h"
+#include "binding/machine_binding.h"
+
+namespace {
+
+Napi::Array fieldNames(Napi::Env env, const char* const* names, size_t count) {
+  Napi::Array array = Napi::Array::New(env, count);
+  for (size_t i = 0; i < count; ++i) array.Set(static_cast<uint32_t>(i), names[i]);
+  return array;
+}
+
+Napi::Object initialise(Napi::Env env, Napi::Object exports) {
+#define SDPA_NAME(name) #name,
+  static const char* const problemFields[] = {SDPA_PROBLEM_FIELDS(SDPA_NAME)};
+  static const char* const sequenceFields[] = {SDPA_SEQUENCE_FIELDS(SDPA_NAME)};
+#undef SDPA_NAME
+  exports.Set("problemFields", fieldNames(env, problemFields, sizeof problemFields / sizeof *problemFields));
+  exports.Set("sequenceFields", fieldNames(env, sequenceFields, sizeof sequenceFields / sizeof *sequenceFields));
+  exports.Set("attention", Napi::Function::New(env, sdpa::attention, "attention"));
+  exports.Set("attentionAsync", Napi::Function::New(env, sdpa::attentionAsync, "attentionAsync"));
+  exports.Set("KvCache", sdpa::KvCacheBinding::define(env));
+  sdpa::exportMachine(env, exports);
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(node_sdpa, initialise)

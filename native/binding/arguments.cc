@@ -1,0 +1,184 @@
+#include "binding/arguments.h"
+
+#include <stdio.h>
+
+#include "intervals.h"
+
+namespace sdpa {
+namespace {
+
+#define SDPA_COUNT(name) +1
+constexpr int64_t kNumProblemFields = 0 SDPA_PROBLEM_FIELDS(SDPA_COUNT);
+constexpr int64_t kNumSequenceFields = 0 SDPA_SEQUENCE_FIELDS(SDPA_COUNT);
+#undef SDPA_COUNT
+
+bool fail(Napi::Env env, const char* message) {
+  Napi::RangeError::New(env, message).ThrowAsJavaScriptException();
+  return false;
+}
+
+// The scalars of the wire format, by name.
+struct WireProblem {
+#define SDPA_DECLARE(name) double name;
+  SDPA_PROBLEM_FIELDS(SDPA_DECLARE)
+#undef SDPA_DECLARE
+};
+
+// JavaScript's Infinity marks an open bound; everything else is a whole number below 2^53.
+int64_t whole(double x) { return x >= static_cast<double>(kOpen) ? kOpen : static_cast<int64_t>(x); }
+
+int64_t dtypeBytes(DType dtype) { return dtype == kFloat32 ? 4 : 2; }
+
+// The smallest and largest element index of a strided block, relative to its start.
+struct Reach {
+  int64_t low = 0, high = 0;
+  void add(int64_t count, int64_t stride) {
+    const int64_t last = (count - 1) * stride;
+    low += minimum(last, 0);
+    high += maximum(last, 0);
+  }
+};
+
+// heads x rows x row elements, at the given strides, starting at offset, all within the span?
+bool fits(const Span& span, int64_t bytes, int64_t offset, Reach reach) {
+  return span.given && span.elementBytes == bytes && offset + reach.low >= 0 && offset + reach.high < span.length;
+}
+
+Reach reachOf(int64_t heads, int64_t headStride, int64_t rows, int64_t rowStride, int64_t width, int64_t step) {
+  Reach reach;
+  reach.add(heads, headStride);
+  reach.add(rows, rowStride);
+  reach.add(width, step);
+  return reach;
+}
+
+bool failExtent(Napi::Env env, const char* name, const Span& span) {
+  char message[200];
+  snprintf(message, sizeof message,
+           "the memory of %s does not hold the tensor that was described: its typed array has %lld elements%s", name,
+           static_cast<long long>(span.length), span.length == 0 ? " (was its buffer detached or transferred?)" : "");
+  return fail(env, message);
+}
+
+}  // namespace
+
+Span Span::from(Napi::Env env, napi_value value) {
+  Span span;
+  bool isTypedArray = false;
+  if (napi_is_typedarray(env, value, &isTypedArray) != napi_ok || !isTypedArray) return span;
+  napi_typedarray_type type;
+  size_t length = 0;
+  if (napi_get_typedarray_info(env, value, &type, &length, &span.data, nullptr, nullptr) != napi_ok) return span;
+  span.given = true;
+  span.length = static_cast<int64_t>(length);
+  switch (type) {
+    case napi_float64_array:
+    case napi_bigint64_array:
+    case napi_biguint64_array:
+      span.elementBytes = 8;
+      break;
+    case napi_float32_array:
+    case napi_int32_array:
+    case napi_uint32_array:
+      span.elementBytes = 4;
+      break;
+    case napi_int16_array:
+    case napi_uint16_array:
+      span.elementBytes = 2;
+      break;
+    default:
+      span.elementBytes = 1;
+  }
+  return span;
+}
+
+bool DecodedProblem::decode(Napi::Env env, const Span& fields) {
+  if (fields.elementBytes != 8 || fields.length < kNumProblemFields) return fail(env, "malformed problem");
+  const double* values = static_cast<const double*>(fields.data);
+  WireProblem wire;
+  int64_t i = 0;
+#define SDPA_READ(name) wire.name = values[i++];
+  SDPA_PROBLEM_FIELDS(SDPA_READ)
+#undef SDPA_READ
+  problem.scale = static_cast<float>(wire.scale);
+  problem.softcap = static_cast<float>(wire.softcap);
+  problem.threads = static_cast<int32_t>(wire.threads);
+  problem.precision = static_cast<int32_t>(wire.precision);
+  problem.qDType = static_cast<DType>(wire.qDType);
+  problem.kvDType = static_cast<DType>(wire.kvDType);
+  problem.biasDType = static_cast<DType>(wire.biasDType);
+#define SDPA_WHOLE(name) problem.name = whole(wire.name);
+  SDPA_WHOLE(numSequences) SDPA_WHOLE(numHeads) SDPA_WHOLE(numKvHeads) SDPA_WHOLE(headDim) SDPA_WHOLE(valueDim)
+  SDPA_WHOLE(windowLeft) SDPA_WHOLE(windowRight) SDPA_WHOLE(sinkTokens)
+  SDPA_WHOLE(qHeadStride) SDPA_WHOLE(qRowStride) SDPA_WHOLE(kHeadStride) SDPA_WHOLE(kRowStride)
+  SDPA_WHOLE(vHeadStride) SDPA_WHOLE(vRowStride) SDPA_WHOLE(outHeadStride) SDPA_WHOLE(outRowStride)
+  SDPA_WHOLE(lseHeadStride) SDPA_WHOLE(lseRowStride) SDPA_WHOLE(maskHeadStride) SDPA_WHOLE(maskRowStride)
+  SDPA_WHOLE(maskKeyStride) SDPA_WHOLE(biasHeadStride) SDPA_WHOLE(biasRowStride) SDPA_WHOLE(biasKeyStride)
+  SDPA_WHOLE(alibiHeadStride)
+#undef SDPA_WHOLE
+  if (problem.numSequences < 0 || problem.numKvHeads < 1 || problem.headDim < 1 || problem.valueDim < 0 ||
+      problem.numHeads % problem.numKvHeads != 0 ||
+      (fields.length - kNumProblemFields) / kNumSequenceFields != problem.numSequences) {
+    return fail(env, "malformed problem");
+  }
+  problem.groupSize = problem.numHeads / problem.numKvHeads;
+  sequences.resize(static_cast<size_t>(problem.numSequences));
+  for (Sequence& sequence : sequences) {
+#define SDPA_READ(name) sequence.name = whole(values[i++]);
+    SDPA_SEQUENCE_FIELDS(SDPA_READ)
+#undef SDPA_READ
+    if (sequence.qLen < 0 || sequence.kvLen < 0) return fail(env, "malformed problem");
+  }
+  problem.sequences = sequences.data();
+  return true;
+}
+
+bool DecodedProblem::attach(Napi::Env env, const TensorSpans& spans) {
+  Problem& p = problem;
+  const int64_t qBytes = dtypeBytes(p.qDType), kvBytes = dtypeBytes(p.kvDType);
+  for (const Sequence& s : sequences) {
+    if (s.qLen == 0) continue;
+    const auto rows = [&](int64_t headStride, int64_t rowStride, int64_t width) {
+      return reachOf(p.numHeads, headStride, s.qLen, rowStride, width, 1);
+    };
+    if (!fits(spans.q, qBytes, s.qOffset, rows(p.qHeadStride, p.qRowStride, p.headDim))) {
+      return failExtent(env, "q", spans.q);
+    }
+    if (p.valueDim > 0 && !fits(spans.out, qBytes, s.outOffset, rows(p.outHeadStride, p.outRowStride, p.valueDim))) {
+      return failExtent(env, "out", spans.out);
+    }
+    if (spans.lse.given && !fits(spans.lse, 4, s.lseOffset, rows(p.lseHeadStride, p.lseRowStride, 1))) {
+      return failExtent(env, "lse", spans.lse);
+    }
+    if (spans.alibiSlopes.given &&
+        !fits(spans.alibiSlopes, 4, s.alibiOffset, reachOf(p.numHeads, p.alibiHeadStride, 1, 0, 1, 0))) {
+      return failExtent(env, "alibiSlopes", spans.alibiSlopes);
+    }
+    if (s.kvLen == 0) continue;
+    const Reach kReach = reachOf(p.numKvHeads, p.kHeadStride, s.kvLen, p.kRowStride, p.headDim, 1);
+    if (spans.k.given && !fits(spans.k, kvBytes, s.kOffset, kReach)) return failExtent(env, "k", spans.k);
+    const Reach vReach = reachOf(p.numKvHeads, p.vHeadStride, s.kvLen, p.vRowStride, maximum(p.valueDim, 1), 1);
+    if (spans.v.given && p.valueDim > 0 && !fits(spans.v, kvBytes, s.vOffset, vReach)) {
+      return failExtent(env, "v", spans.v);
+    }
+    const Reach maskReach = reachOf(p.numHeads, p.maskHeadStride, s.qLen, p.maskRowStride, s.kvLen, p.maskKeyStride);
+    if (spans.mask.given && !fits(spans.mask, 1, s.maskOffset, maskReach)) return failExtent(env, "mask", spans.mask);
+    const Reach biasReach = reachOf(p.numHeads, p.biasHeadStride, s.qLen, p.biasRowStride, s.kvLen, p.biasKeyStride);
+    if (spans.bias.given && !fits(spans.bias, dtypeBytes(p.biasDType), s.biasOffset, biasReach)) {
+      return failExtent(env, "bias", spans.bias);
+    }
+  }
+  if (spans.sinks.given && spans.sinks.length < p.numHeads) return failExtent(env, "sinks", spans.sinks);
+  p.q = spans.q.data;
+  p.k = spans.k.data;
+  p.v = spans.v.data;
+  p.out = spans.out.data;
+  p.lse = static_cast<float*>(spans.lse.data);
+  p.mask = static_cast<const uint8_t*>(spans.mask.data);
+  p.bias = spans.bias.data;
+  p.alibiSlopes = static_cast<const float*>(spans.alibiSlopes.data);
+  p.sinks = static_cast<const float*>(spans.sinks.data);
+  return true;
+}
+
+}  // namespace sdpa

@@ -1,0 +1,38 @@
+// From JavaScript values to a checked Problem. The meaning was validated in lib/describe-attention.ts; what is checked here
+// is memory: that the last element a kernel can reach lies within its typed array.
+#pragma once
+
+#include <napi.h>
+
+#include <vector>
+
+#include "kernel_table.h"
+
+namespace sdpa {
+
+// A typed array, or nothing (null, undefined).
+struct Span {
+  void* data = nullptr;
+  int64_t length = 0;  // elements; 0 for a detached buffer
+  int64_t elementBytes = 0;
+  bool given = false;
+
+  static Span from(Napi::Env env, napi_value value);
+};
+
+// The typed arrays of one call, in the order they cross.
+struct TensorSpans {
+  Span q, k, v, out, lse, mask, bias, alibiSlopes, sinks;
+};
+
+struct DecodedProblem {
+  Problem problem{};
+  std::vector<Sequence> sequences;
+
+  // Reads the flat array; false with a pending JavaScript exception where it is malformed.
+  bool decode(Napi::Env env, const Span& fields);
+  // Points the problem at the spans after checking their extents; k and v are checked only where they are given.
+  bool attach(Napi::Env env, const TensorSpans& spans);
+};
+
+}  // namespace sdpa

@@ -1,0 +1,45 @@
+// The addon's KvCache class: cache memory with attention over it.
+#pragma once
+
+#include "binding/attention_binding.h"
+#include "runtime/kv_cache.h"
+
+namespace sdpa {
+
+// new KvCache([batch, numKvHeads, headDim, valueDim, dtype, maxLength (0 = unbounded)])
+class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  explicit KvCacheBinding(const Napi::CallbackInfo& info);
+  ~KvCacheBinding() override;
+
+ private:
+  // append(layout, k, v) -> whether there was room; layout = [tokens, then offset and batch, head, row strides in
+  // elements of k, then the same of v]
+  Napi::Value append(const Napi::CallbackInfo& info);
+  // attend(problem, q, out, lse, mask, bias, alibiSlopes, sinks) -> status
+  Napi::Value attend(const Napi::CallbackInfo& info);
+  // step(layout, k, v, problem, q, out, ...) -> status; 2, with nothing appended, where there is no room
+  Napi::Value step(const Napi::CallbackInfo& info);
+  // attendAsync(problem, q, ..., sinks, cancelFlag) -> Promise<status>
+  Napi::Value attendAsync(const Napi::CallbackInfo& info);
+  Napi::Value truncate(const Napi::CallbackInfo& info);
+  // copyRows(which: 0 keys, 1 values; out: a contiguous [batch, numKvHeads, length, dim] array)
+  Napi::Value copyRows(const Napi::CallbackInfo& info);
+  Napi::Value dispose(const Napi::CallbackInfo& info);
+  Napi::Value length(const Napi::CallbackInfo& info);
+  Napi::Value capacity(const Napi::CallbackInfo& info);
+  Napi::Value byteLength(const Napi::CallbackInfo& info);
+
+  bool appendRows(const Napi::CallbackInfo& info);
+  // Decodes the problem whose arguments begin at `first`, and points its keys and values at this cache.
+  bool readProblem(const Napi::CallbackInfo& info, size_t first, DecodedProblem& decoded);
+  // Tells V8 what the cache holds outside its heap.
+  void reportMemory(Napi::Env env);
+
+  KvCacheMemory memory_;
+  DType dtype_ = kFloat32;
+  int64_t reportedBytes_ = 0;
+};
+
+}  // namespace sdpa

@@ -1,0 +1,122 @@
+#include "binding/machine_binding.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "binding/arguments.h"
+#include "runtime/cpu_features.h"
+#include "runtime/dispatch.h"
+#include "runtime/thread_pool.h"
+
+namespace sdpa {
+namespace {
+
+constexpr int kMaxNames = 64;
+constexpr int64_t kPiece = 1 << 18;  // floats that one task of readProbe sums
+
+Napi::Array namesOf(Napi::Env env, const char* const* names, int count) {
+  Napi::Array array = Napi::Array::New(env, static_cast<size_t>(count));
+  for (int i = 0; i < count; ++i) array.Set(static_cast<uint32_t>(i), names[i]);
+  return array;
+}
+
+// isas() -> names that this machine runs, best first
+Napi::Value isas(const Napi::CallbackInfo& info) {
+  const char* names[kMaxNames];
+  return namesOf(info.Env(), names, availableIsas(names, kMaxNames));
+}
+
+Napi::Value activeIsa(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), activeKernels().isa); }
+
+// selectIsa(name) -> whether the machine has it; if not, nothing changes
+Napi::Value selectIsa(const Napi::CallbackInfo& info) {
+  const std::string name = info[0].ToString();
+  return Napi::Boolean::New(info.Env(), selectKernels(name.c_str()));
+}
+
+Napi::Value features(const Napi::CallbackInfo& info) {
+  const char* names[kMaxNames];
+  return namesOf(info.Env(), names, featureNames(names, kMaxNames));
+}
+
+Napi::Value cpuBrand(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), cpuFeatures().brand); }
+
+Napi::Value getNumThreads(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), ThreadPool::shared().numThreads());
+}
+
+Napi::Value setNumThreads(const Napi::CallbackInfo& info) {
+  ThreadPool::shared().setNumThreads(info[0].ToNumber().Int32Value());
+  return info.Env().Undefined();
+}
+
+Napi::Value availableCoreCount(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), ThreadPool::availableCores());
+}
+
+// fmaProbe(iterations, threads) -> FLOPs done by all threads together; the caller times it
+Napi::Value fmaProbe(const Napi::CallbackInfo& info) {
+  struct Probe {
+    int64_t iterations;
+    std::vector<double> flops;
+    std::vector<float> sinks;
+  };
+  const int threads = std::max(1, info[1].ToNumber().Int32Value());
+  Probe probe{info[0].ToNumber().Int64Value(), std::vector<double>(static_cast<size_t>(threads)),
+              std::vector<float>(static_cast<size_t>(threads))};
+  ThreadPool::shared().parallelFor(
+      threads,
+      [](void* context, int64_t task, int) {
+        Probe& p = *static_cast<Probe*>(context);
+        const size_t i = static_cast<size_t>(task);
+        p.flops[i] = activeKernels().fmaProbe(p.iterations, &p.sinks[i]);
+      },
+      &probe, {threads, nullptr});
+  double total = 0;
+  for (double flops : probe.flops) total += flops;
+  return Napi::Number::New(info.Env(), total);
+}
+
+// readProbe(array, threads) -> a sum, so that the reads happen; the caller times it
+Napi::Value readProbe(const Napi::CallbackInfo& info) {
+  struct Probe {
+    const float* data;
+    int64_t count;
+    std::vector<float> sums;
+  };
+  const Span span = Span::from(info.Env(), info[0]);
+  const int threads = std::max(1, info[1].ToNumber().Int32Value());
+  const int64_t count = span.length * span.elementBytes / 4;
+  const int64_t tasks = (count + kPiece - 1) / kPiece;
+  Probe probe{static_cast<const float*>(span.data), count, std::vector<float>(static_cast<size_t>(tasks))};
+  ThreadPool::shared().parallelFor(
+      tasks,
+      [](void* context, int64_t task, int) {
+        Probe& p = *static_cast<Probe*>(context);
+        const int64_t begin = task * kPiece;
+        const int64_t n = std::min(kPiece, p.count - begin);
+        p.sums[static_cast<size_t>(task)] = activeKernels().readProbe(p.data + begin, static_cast<size_t>(n));
+      },
+      &probe, {threads, nullptr});
+  double total = 0;
+  for (float sum : probe.sums) total += static_cast<double>(sum);
+  return Napi::Number::New(info.Env(), total);
+}
+
+}  // namespace
+
+void exportMachine(Napi::Env env, Napi::Object exports) {
+  exports.Set("isas", Napi::Function::New(env, isas, "isas"));
+  exports.Set("activeIsa", Napi::Function::New(env, activeIsa, "activeIsa"));
+  exports.Set("selectIsa", Napi::Function::New(env, selectIsa, "selectIsa"));
+  exports.Set("features", Napi::Function::New(env, features, "features"));
+  exports.Set("cpuBrand", Napi::Function::New(env, cpuBrand, "cpuBrand"));
+  exports.Set("getNumThreads", Napi::Function::New(env, getNumThreads, "getNumThreads"));
+  exports.Set("setNumThreads", Napi::Function::New(env, setNumThreads, "setNumThreads"));
+  exports.Set("availableCores", Napi::Function::New(env, availableCoreCount, "availableCores"));
+  exports.Set("fmaProbe", Napi::Function::New(env, fmaProbe, "fmaProbe"));
+  exports.Set("readProbe", Napi::Function::New(env, readProbe, "readProbe"));
+}
+
+}  // namespace sdpa

@@ -1,0 +1,10 @@
+// What the addon tells of the machine and lets be set: ISAs, features, threads, and the measured ceilings.
+#pragma once
+
+#include <napi.h>
+
+namespace sdpa {
+
+void exportMachine(Napi::Env env, Napi::Object exports);
+
+}  // namespace sdpa

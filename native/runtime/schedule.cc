@@ -1,0 +1,106 @@
+#include "runtime/schedule.h"
+
+#include <algorithm>
+
+#include "intervals.h"
+
+namespace sdpa {
+namespace {
+
+// A prefill task's rows: enough of them that packing K and V is a few percent of its work, few enough that its scratch
+// (the rows of q and o in float32) stays within a few MiB.
+constexpr int64_t kMinTaskRows = 480;
+constexpr int64_t kMaxTaskRows = 2016;
+constexpr int64_t kMaxTaskFloats = int64_t{1} << 20;
+
+// Sum over rows [begin, end) of the keys they see, from both ends of the range.
+double visiblePairs(const Problem& problem, const Sequence& sequence, int64_t rowBegin, int64_t rowEnd) {
+  const auto keys = [&](int64_t row) {
+    const KeyInterval k = visibleKeys(problem, sequence, row / problem.groupSize);
+    return static_cast<double>(k.end - k.begin + minimum(k.sinkEnd, k.begin));
+  };
+  return 0.5 * (keys(rowBegin) + keys(rowEnd - 1)) * static_cast<double>(rowEnd - rowBegin);
+}
+
+double flopsPerPair(const Problem& problem) {
+  return 2.0 * static_cast<double>(problem.headDim + problem.valueDim);
+}
+
+void planPrefill(const KernelTable& kernels, const Problem& problem, int64_t s, int64_t taskRows, Plan& plan) {
+  const int64_t rows = problem.sequences[s].qLen * problem.groupSize;
+  for (int64_t head = 0; head < problem.numKvHeads; ++head) {
+    for (int64_t row = 0; row < rows; row += taskRows) {
+      plan.prefill.push_back({s, head, row, minimum(row + taskRows, rows)});
+    }
+  }
+  plan.scratchBytes = std::max(plan.scratchBytes, kernels.prefillScratchBytes(problem, minimum(taskRows, rows)));
+}
+
+void planDecode(const KernelTable& kernels, const Problem& problem, int64_t s, Plan& plan) {
+  const Sequence& sequence = problem.sequences[s];
+  const int64_t rows = sequence.qLen * problem.groupSize;
+  const int64_t partialFloats = decodePartialFloats(rows, problem.valueDim);
+  const KeyHull hull = hullOf(problem, sequence, 0, sequence.qLen - 1);
+  for (int64_t head = 0; head < problem.numKvHeads; ++head) {
+    const int64_t firstTask = static_cast<int64_t>(plan.decode.size());
+    for (int64_t chunk = 0; chunk < sequence.kvLen; chunk += kDecodeChunk) {
+      int64_t begin = chunk, end = minimum(chunk + kDecodeChunk, sequence.kvLen);
+      hull.clip(begin, end);
+      if (begin >= end) continue;
+      plan.decode.push_back({s, head, begin, end, nullptr});
+      plan.partialOffset.push_back(plan.partialFloats);
+      plan.headOfTask.push_back(static_cast<int64_t>(plan.heads.size()));
+      plan.partialFloats += partialFloats;
+    }
+    const int64_t numTasks = static_cast<int64_t>(plan.decode.size()) - firstTask;
+    plan.heads.push_back({firstTask, numTasks, {s, head, 0, 0, nullptr}, partialFloats});
+  }
+  plan.scratchBytes = std::max(plan.scratchBytes, kernels.decodeScratchBytes(problem, rows));
+}
+
+// Rows of a prefill task: a quarter of a thread's fair share, within the bounds above, in whole tiles.
+int64_t prefillTaskRows(const KernelTable& kernels, const Problem& problem, int threads) {
+  int64_t totalRows = 0;
+  for (int64_t s = 0; s < problem.numSequences; ++s) {
+    totalRows += problem.sequences[s].qLen * problem.groupSize * problem.numKvHeads;
+  }
+  const int64_t bound = minimum(kMaxTaskRows, kMaxTaskFloats / (problem.headDim + problem.valueDim));
+  const int64_t share = threads == 1 ? bound : totalRows / (4 * int64_t{threads});
+  const int64_t rows = minimum(bound, maximum(kMinTaskRows, share));
+  return maximum(1, rows / kernels.tileRows) * kernels.tileRows;
+}
+
+}  // namespace
+
+void Plan::clear() {
+  prefill.clear();
+  decode.clear();
+  partialOffset.clear();
+  headOfTask.clear();
+  heads.clear();
+  partialFloats = 0;
+  flops = 0;
+  scratchBytes = 0;
+}
+
+void makePlan(const KernelTable& kernels, const Problem& problem, int threads, Plan& plan) {
+  plan.clear();
+  const int64_t taskRows = prefillTaskRows(kernels, problem, threads);
+  for (int64_t s = 0; s < problem.numSequences; ++s) {
+    const int64_t rows = problem.sequences[s].qLen * problem.groupSize;
+    if (rows == 0) continue;
+    if (rows <= kMaxDecodeRows) {
+      planDecode(kernels, problem, s, plan);
+    } else {
+      planPrefill(kernels, problem, s, taskRows, plan);
+    }
+    plan.flops += visiblePairs(problem, problem.sequences[s], 0, rows) * flopsPerPair(problem) *
+                  static_cast<double>(problem.numKvHeads);
+  }
+  std::stable_sort(plan.prefill.begin(), plan.prefill.end(), [&](const PrefillTask& a, const PrefillTask& b) {
+    return visiblePairs(problem, problem.sequences[a.sequence], a.rowBegin, a.rowEnd) >
+           visiblePairs(problem, problem.sequences[b.sequence], b.rowBegin, b.rowEnd);
+  });
+}
+
+}  // namespace sdpa
