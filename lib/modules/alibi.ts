@@ -1,6 +1,6 @@
 import { OptionError } from '../errors.ts';
-import { readCount } from '../options.ts';
 import { Tensor } from '../tensor.ts';
+import { formatValue } from '../tensor-layout.ts';
 
 /**
  * The slopes of attention with linear biases, float32 [numHeads], for attention's option `alibiSlopes`: the
@@ -11,12 +11,14 @@ import { Tensor } from '../tensor.ts';
  * @throws OptionError unless numHeads is a positive integer
  */
 export function alibiSlopes(numHeads: number): Tensor {
-  if (numHeads === undefined)
-    throw new OptionError('alibiSlopes: numHeads is missing; pass the number of query heads');
-  const count = readCount('alibiSlopes', 'numHeads', numHeads, 1, 1);
-  const below = 2 ** Math.floor(Math.log2(count));
-  const slopes = Tensor.empty([count]);
-  for (let i = 0; i < count; i++) {
+  if (!Number.isSafeInteger(numHeads) || numHeads < 1) {
+    throw new OptionError(
+      `alibiSlopes: numHeads must be a whole number, at least 1; got ${formatValue(numHeads)}`,
+    );
+  }
+  const below = 2 ** Math.floor(Math.log2(numHeads));
+  const slopes = Tensor.empty([numHeads]);
+  for (let i = 0; i < numHeads; i++) {
     const exponent = i < below ? (i + 1) / below : (2 * (i - below) + 1) / (2 * below);
     slopes.data[i] = 2 ** (-8 * exponent);
   }
