@@ -1,12 +1,14 @@
-// The one blocking primitive of the runtime: a 32-bit word that a thread can sleep on until somebody changes it.
+// The one blocking primitive of the runtime: a 32-bit word that a thread can sleep on until somebody changes it; and the
+// short spin that comes before the sleep.
 //
-// std::condition_variable::wait needs GLIBCXX 3.4.30, which RHEL 9 lacks, and a futex is smaller anyway: waking is free
-// when the caller knows that nobody sleeps, which the word's own value can tell.
+// std::condition_variable::wait needs GLIBCXX 3.4.30, which RHEL 9 lacks, and a futex is smaller anyway: waking
+// is free when the caller knows that nobody sleeps, which the word's own value can tell.
 #pragma once
 
 #include <stdint.h>
 
 #include <atomic>
+#include <chrono>
 
 #if defined(_WIN32)
 #ifndef NOMINMAX
@@ -15,6 +17,11 @@
 #include <windows.h>
 #elif !defined(__linux__)
 #include <pthread.h>
+#endif
+#if defined(_MSC_VER)
+#include <intrin.h>
+#elif defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
 #endif
 
 namespace sdpa {
@@ -40,5 +47,31 @@ class Event {
   pthread_cond_t changed_ = PTHREAD_COND_INITIALIZER;
 #endif
 };
+
+inline void relaxCpu() {
+#if defined(__x86_64__) || defined(__i386__) || defined(_M_X64)
+  _mm_pause();
+#elif defined(_MSC_VER)
+  __yield();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("isb");  // `yield` does nothing on most cores
+#endif
+}
+
+// Longer than the gap between two jobs of one call, shorter than what a sleep and a wakeup cost both sides (10-50 us).
+constexpr auto kSpinTime = std::chrono::microseconds(30);
+
+// Spins until done() or for kSpinTime; true if done.
+template <typename Done>
+bool spinUntil(Done done) {
+  const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (done()) return true;
+      relaxCpu();
+    }
+  } while (std::chrono::steady_clock::now() < deadline);
+  return false;
+}
 
 }  // namespace sdpa

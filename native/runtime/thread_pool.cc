@@ -44,26 +44,15 @@
 // Measured on 2 cores (Sapphire Rapids class, virtual): see test/thread_pool_test.cc, "join latency".
 #include "thread_pool.h"
 
-#include <stddef.h>
-
 #include <algorithm>
-#include <chrono>
-#include <limits>
 #include <new>
 
 #include "available_cores.h"
+#include "detached_thread.h"
 #include "event.h"
 
-#if defined(_WIN32)
-#include <process.h>
-#else
-#include <pthread.h>
-#include <signal.h>
-#endif
 #if defined(_MSC_VER)
 #include <intrin.h>
-#elif defined(__x86_64__) || defined(__i386__)
-#include <immintrin.h>
 #endif
 
 namespace sdpa {
@@ -73,8 +62,6 @@ constexpr int kMaxJobs = 64;                    // one bit each; a 65th concurre
 constexpr uint32_t kMaxTasks = (1u << 24) - 1;  // of one published job; longer ones are published piecewise
 constexpr uint64_t kMaxGeneration = (uint64_t{1} << 40) - 1;
 constexpr uint32_t kCallerParked = 1u << 31;
-constexpr size_t kWorkerStackBytes = size_t{1} << 20;  // musl's default of 128 KiB is too little for kernels
-constexpr auto kSpinTime = std::chrono::microseconds(30);
 
 // True on the workers, and on a caller while it runs tasks: a nested job runs serially.
 thread_local bool insideTask = false;
@@ -131,29 +118,6 @@ struct Seat {
 
 enum class Outcome { kWorked, kNothingLeft, kNoSeat };
 
-inline void relaxCpu() {
-#if defined(__x86_64__) || defined(__i386__) || defined(_M_X64)
-  _mm_pause();
-#elif defined(_MSC_VER)
-  __yield();
-#elif defined(__aarch64__)
-  __asm__ __volatile__("isb");  // `yield` does nothing on most cores
-#endif
-}
-
-// Spins until done() or for kSpinTime; true if done.
-template <typename Done>
-bool spinUntil(Done done) {
-  const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
-  do {
-    for (int i = 0; i < 16; ++i) {
-      if (done()) return true;
-      relaxCpu();
-    }
-  } while (std::chrono::steady_clock::now() < deadline);
-  return false;
-}
-
 int indexOfLowestBit(uint64_t bits) {
 #if defined(_MSC_VER)
   unsigned long index;
@@ -188,7 +152,7 @@ struct ThreadPool::Core {
   void waitForJobs(uint32_t seen, bool maySpin);
   void workerLoop(int worker);
   void startWorkers(int wanted);
-  static bool startThread(int worker);
+  static void workerBody(void* worker);
 };
 
 // The caller's side ------------------------------------------------------------------------------------------------
@@ -310,14 +274,19 @@ void ThreadPool::Core::workerLoop(int worker) {
 
 // Starting threads -------------------------------------------------------------------------------------------------
 
+void ThreadPool::Core::workerBody(void* worker) {
+  shared().core_.workerLoop(static_cast<int>(reinterpret_cast<intptr_t>(worker)));
+}
+
 // Brings the number of workers to `wanted`, as far as the system allows. A caller that finds another one at this goes on
 // without: its job is published to the new workers too.
 void ThreadPool::Core::startWorkers(int wanted) {
   if (numWorkers.load(std::memory_order_relaxed) >= wanted) return;
   if (starting.exchange(true, std::memory_order_acquire)) return;
+  pinLibrary();
   const int limit = std::min(wanted, workerLimit.load(std::memory_order_relaxed));
   for (int worker = numWorkers.load(std::memory_order_relaxed); worker < limit; ++worker) {
-    if (!startThread(worker)) {
+    if (!startDetachedThread(workerBody, reinterpret_cast<void*>(static_cast<intptr_t>(worker)))) {
       workerLimit.store(worker, std::memory_order_relaxed);
       break;
     }
@@ -325,56 +294,6 @@ void ThreadPool::Core::startWorkers(int wanted) {
   }
   starting.store(false, std::memory_order_release);
 }
-
-// Threads of the platform, not std::thread, whose constructor throws where the system refuses one. They are detached
-// and never end, so that exiting the process neither waits for them nor finds them gone.
-#if defined(_WIN32)
-
-bool ThreadPool::Core::startThread(int worker) {
-  const auto body = [](void* argument) -> unsigned {
-    shared().core_.workerLoop(static_cast<int>(reinterpret_cast<intptr_t>(argument)));
-    return 0;
-  };
-  unsigned(__stdcall * entry)(void*) = body;
-  void* argument = reinterpret_cast<void*>(static_cast<intptr_t>(worker));
-  const uintptr_t handle = _beginthreadex(nullptr, static_cast<unsigned>(kWorkerStackBytes), entry, argument,
-                                          STACK_SIZE_PARAM_IS_A_RESERVATION, nullptr);
-  if (handle == 0) return false;
-  CloseHandle(reinterpret_cast<HANDLE>(handle));
-  return true;
-}
-
-#else
-
-bool ThreadPool::Core::startThread(int worker) {
-  const auto body = [](void* argument) -> void* {
-    shared().core_.workerLoop(static_cast<int>(reinterpret_cast<intptr_t>(argument)));
-    return nullptr;
-  };
-  pthread_attr_t attributes;
-  if (pthread_attr_init(&attributes) != 0) return false;
-  pthread_attr_setstacksize(&attributes, kWorkerStackBytes);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-
-  // Workers start with every signal blocked: a signal of the host program is for its own threads. Faults are
-  // left alone, so that they are reported where they happen.
-  sigset_t blocked;
-  sigset_t previous;
-  sigfillset(&blocked);
-  for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGPROF}) sigdelset(&blocked, fault);
-  pthread_sigmask(SIG_SETMASK, &blocked, &previous);
-  pthread_t thread;
-  void* argument = reinterpret_cast<void*>(static_cast<intptr_t>(worker));
-  const bool started = pthread_create(&thread, &attributes, body, argument) == 0;
-  pthread_sigmask(SIG_SETMASK, &previous, nullptr);
-  pthread_attr_destroy(&attributes);
-#if defined(__linux__)
-  if (started) pthread_setname_np(thread, "sdpa-worker");
-#endif
-  return started;
-}
-
-#endif
 
 // The public face --------------------------------------------------------------------------------------------------
 
