@@ -68,7 +68,7 @@ export function toIntegers(where: string, value: unknown, minimum: number): read
   }
   const list = typeof value === 'number' ? [value] : (value as ArrayLike<unknown>);
   const rank = Number(list.length);
-  if (rank > maxRank) throw new ShapeError(`${where} may have at most ${maxRank} entries; got ${rank}`);
+  if (!(rank <= maxRank)) throw new ShapeError(`${where} may have at most ${maxRank} entries; got ${rank}`);
   const integers: number[] = [];
   for (let axis = 0; axis < rank; axis++) {
     const entry = list[axis];
@@ -76,7 +76,7 @@ export function toIntegers(where: string, value: unknown, minimum: number): read
       const wanted = minimum === 0 ? 'non-negative integers' : 'integers';
       throw new ShapeError(`${where} must hold ${wanted}; entry ${axis} is ${formatValue(entry)}`);
     }
-    integers.push(entry as number);
+    integers.push((entry as number) + 0); // -0 becomes 0
   }
   return Object.freeze(integers);
 }

