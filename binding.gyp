@@ -10,6 +10,9 @@
       'MACOSX_DEPLOYMENT_TARGET': '11.0',
     },
     'msvs_settings': { 'VCCLCompilerTool': { 'AdditionalOptions': ['<!@(<(tree) flags common msvc)'] } },
+    'conditions': [
+      ['OS=="linux"', { 'cflags_cc': ['-include', '<(module_root_dir)/native/headers/glibc_floor.h'] }],
+    ],
   },
   'targets': [
     {
@@ -27,7 +30,7 @@
       'conditions': [
         ['target_arch=="x64"', { 'dependencies': ['isa_avx2', 'isa_avx512'] }],
         ['target_arch=="arm64"', { 'dependencies': ['isa_neon'] }],
-        ['OS=="linux"', { 'ldflags': ['-pthread'] }],
+        ['OS=="linux"', { 'ldflags': ['-pthread'], 'libraries': ['-ldl'] }],
       ],
     },
     {

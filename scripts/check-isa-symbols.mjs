@@ -23,7 +23,7 @@ function symbols(archive) {
     .split('\n')
     .map((line) => line.match(/^(\S+) ([A-Za-z]) ?/))
     .filter((match) => match)
-    .map(([, name, type]) => [type, name]);
+    .map(([, name, type]) => [type, name.replace(/@.*/, '')]);
 }
 
 /** What is wrong with the library of this ISA, in words. */
@@ -38,6 +38,10 @@ function faults(isa, archive) {
   if (exported.length !== 1 || !exported[0].includes(isa))
     found.push(`must export one symbol named after ${isa}, exports ${exported.join(' ') || 'none'}`);
   if (weak.length > 0) found.push(`has weak symbols: ${weak.join(' ')}`);
+  if (all.some(([, name]) => name.startsWith('_GLOBAL__sub_I_')))
+    found.push(
+      'runs code when it is loaded (a static initializer), before anybody asked what the processor has',
+    );
   if (foreign.length > 0) found.push(`needs ${foreign.join(' ')}`);
   return found;
 }
