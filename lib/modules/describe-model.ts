@@ -137,6 +137,9 @@ const MAX_POSITION = [
   'max_seq_len',
 ];
 
+/** Beyond any model: a broken config.json must not ask for lists of a billion layers. */
+const MAX_LAYERS = 10000;
+
 /** Head counts and sizes as the plain fields state them. */
 interface Heads {
   readonly numHeads: number;
@@ -145,21 +148,18 @@ interface Heads {
 }
 
 function readDimensions(config: ModelConfig): { numLayers: number; hiddenSize: number; heads: Heads } {
-  const numLayers = config.integer(
-    ...['decoder_layers', 'num_hidden_layers', 'n_layer', 'n_layers', 'num_layers', 'encoder_layers'],
-  );
-  const numHeads = config.integer(
-    ...[
-      'decoder_attention_heads',
-      'num_attention_heads',
-      'n_head',
-      'n_heads',
-      'num_heads',
-      'encoder_attention_heads',
-    ],
-  );
+  // A decoder's own fields first: what num_hidden_layers means there differs from model to model.
+  const numLayers =
+    config.optionalInteger('decoder_layers') ??
+    config.integer('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers', 'encoder_layers');
+  const numHeads =
+    config.optionalInteger('decoder_attention_heads') ??
+    config.integer('num_attention_heads', 'n_head', 'n_heads', 'num_heads', 'encoder_attention_heads');
   const hiddenSize = config.integer('hidden_size', 'n_embd', 'd_model', 'dim');
   config.refuseMissing();
+  if (numLayers > MAX_LAYERS) {
+    throw new OptionError(`describeModel: num_hidden_layers must be at most ${MAX_LAYERS}; got ${numLayers}`);
+  }
   const headDim = config.optionalInteger('head_dim', 'kv_channels', 'd_kv') ?? hiddenSize / numHeads;
   if (!Number.isInteger(headDim) && config.optionalInteger('kv_lora_rank') === undefined) {
     throw new OptionError(

@@ -1,4 +1,5 @@
 import { OptionError } from '../errors.ts';
+import { formatValue } from '../tensor-layout.ts';
 
 /** The parsed fields of a config.json, under their real names. */
 export type ConfigFields = Readonly<Record<string, unknown>>;
@@ -78,7 +79,7 @@ export class ModelConfig {
     if (name === undefined) return undefined;
     const value = this.fields[name];
     if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
-    throw new OptionError(`describeModel: ${name} must be a positive integer; got ${JSON.stringify(value)}`);
+    throw new OptionError(`describeModel: ${name} must be a positive integer; got ${formatValue(value)}`);
   }
 
   /** As optionalInteger; an absent field is noted, to be thrown by `refuseMissing` (the result is then NaN). */
@@ -94,14 +95,14 @@ export class ModelConfig {
     if (name === undefined) return undefined;
     const value = this.fields[name];
     if (typeof value === 'number' && Number.isFinite(value)) return value;
-    throw new OptionError(`describeModel: ${name} must be a number; got ${JSON.stringify(value)}`);
+    throw new OptionError(`describeModel: ${name} must be a number; got ${formatValue(value)}`);
   }
 
   /** A flag; absent or null counts as `fallback`. */
   flag(name: string, fallback = false): boolean {
     const value = this.fields[name] ?? fallback;
     if (typeof value === 'boolean') return value;
-    throw new OptionError(`describeModel: ${name} must be true or false; got ${JSON.stringify(value)}`);
+    throw new OptionError(`describeModel: ${name} must be true or false; got ${formatValue(value)}`);
   }
 
   /** An object field; undefined where it is absent or null. */
@@ -109,7 +110,7 @@ export class ModelConfig {
     const value = this.fields[name];
     if (value === undefined || value === null) return undefined;
     if (isObject(value)) return value;
-    throw new OptionError(`describeModel: ${name} must be an object; got ${JSON.stringify(value)}`);
+    throw new OptionError(`describeModel: ${name} must be an object; got ${formatValue(value)}`);
   }
 
   /** Notes that one of these alternative fields is needed. */
@@ -139,13 +140,14 @@ function parseConfig(config: unknown): ConfigFields {
     try {
       parsed = JSON.parse(config);
     } catch (error) {
-      throw new OptionError(`describeModel: configJson is not valid JSON: ${(error as Error).message}`);
+      // The parser's message quotes the text, line breaks included.
+      const reason = (error as Error).message.replace(/\s+/g, ' ');
+      throw new OptionError(`describeModel: configJson is not valid JSON: ${reason}`);
     }
   }
   if (isObject(parsed)) return parsed;
-  const shown = Array.isArray(parsed) ? 'an array' : parsed === null ? 'null' : `a ${typeof parsed}`;
   throw new OptionError(
-    `describeModel: configJson must be the object of a config.json, or its text; got ${shown}`,
+    `describeModel: configJson must be the object of a config.json, or its text; got ${formatValue(parsed)}`,
   );
 }
 

@@ -1,4 +1,5 @@
 import { OptionError } from '../errors.ts';
+import { formatValue } from '../tensor-layout.ts';
 import type { ModelConfig } from './model-config.ts';
 import type { RopeDescription } from './model-rope.ts';
 import { layerTypes } from './presets/layer-types.ts';
@@ -47,7 +48,7 @@ export function layerKinds(config: ModelConfig, numLayers: number): LayerKind[] 
   if (!Array.isArray(types) || types.length !== numLayers) {
     throw new OptionError(
       `describeModel: layer_types must list one type for each of the ${numLayers} layers; ` +
-        `got ${Array.isArray(types) ? `${types.length} entries` : JSON.stringify(types)}`,
+        `got ${Array.isArray(types) ? `${types.length} entries` : formatValue(types)}`,
     );
   }
   const kinds = types.map(kindOfType);
@@ -59,7 +60,7 @@ export function layerKinds(config: ModelConfig, numLayers: number): LayerKind[] 
 function kindOfType(type: unknown): LayerKind {
   if (typeof type === 'string' && Object.hasOwn(KIND_OF_TYPE, type)) return KIND_OF_TYPE[type];
   throw new OptionError(
-    `describeModel: layer type ${JSON.stringify(type)} is not supported; known are ${Object.keys(KIND_OF_TYPE).join(', ')}`,
+    `describeModel: layer type ${formatValue(type)} is not supported; known are ${Object.keys(KIND_OF_TYPE).join(', ')}`,
   );
 }
 

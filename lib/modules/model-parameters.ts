@@ -87,7 +87,7 @@ export function countModel(
   const learned = hasRope(config)
     ? 0
     : (config.optionalInteger('max_position_embeddings', 'n_positions') ?? 0);
-  const tokenTypes = config.optionalInteger('type_vocab_size') ?? 0;
+  const tokenTypes = config.optionalNumber('type_vocab_size') ?? 0;
   const embeddings = hidden * (vocab * (hasOutput ? 2 : 1) + learned + tokenTypes);
   return embeddings + attention.total + countLinear(config, hidden, layers) + feedForward;
 }
@@ -113,10 +113,10 @@ function countFeedForward(config: ModelConfig, hidden: number, numLayers: number
   const inner =
     config.optionalInteger('intermediate_size', 'n_inner', 'ffn_hidden_size') ??
     (gated ? undefined : 4 * hidden);
-  const numExperts = config.optionalInteger('num_experts', 'num_local_experts', 'n_routed_experts');
+  const numExperts = config.optionalNumber('num_experts', 'num_local_experts', 'n_routed_experts') ?? 0;
   let sum = 0;
   for (let i = 0; i < numLayers; i++) {
-    const isSparse = numExperts !== undefined && hasExperts(config, i);
+    const isSparse = numExperts > 0 && hasExperts(config, i);
     if (isSparse) {
       const size = config.optionalInteger('moe_intermediate_size') ?? inner;
       if (size === undefined) return null;
