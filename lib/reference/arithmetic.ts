@@ -1,5 +1,6 @@
 import type { DType } from '../dtype.ts';
 import { bfloat16ToNumber, float16ToNumber, numberToBfloat16, numberToFloat16 } from '../half.ts';
+import type { AttentionProblem } from '../problem.ts';
 
 /**
  * How the steps of attention round. The oracle runs in {@link exactArithmetic}; the same steps in
@@ -51,17 +52,30 @@ export const exactArithmetic: Arithmetic = {
   },
 };
 
-/** Rounding to the nearest value of `dtype`. */
-export function roundingTo(dtype: DType): (x: number) => number {
-  if (dtype === 'float16') return (x) => float16ToNumber(numberToFloat16(x));
-  if (dtype === 'bfloat16') return (x) => bfloat16ToNumber(numberToBfloat16(x));
+/** How finely a plain evaluation stores its intermediates. tf32 has the range of float32 and 10 bits of fraction. */
+export type Grade = 'float32' | 'tf32' | 'float16' | 'bfloat16';
+
+/** The grade that `precision` promises for inputs of `dtype`. */
+export function gradeOf(dtype: DType, precision: AttentionProblem['precision']): Grade {
+  if (dtype === 'float16' || dtype === 'bfloat16') return dtype;
+  if (precision === 'medium') return 'bfloat16';
+  return precision === 'high' ? 'tf32' : 'float32';
+}
+
+function roundingTo(grade: Grade): (x: number) => number {
+  if (grade === 'float16') return (x) => float16ToNumber(numberToFloat16(x));
+  if (grade === 'bfloat16') return (x) => bfloat16ToNumber(numberToBfloat16(x));
+  // Veltkamp's splitting leaves the upper 53 - 42 = 11 significant bits.
+  if (grade === 'tf32') return (x) => (Number.isFinite(x) ? x * VELTKAMP - (x * VELTKAMP - x) : x);
   return Math.fround;
 }
 
-/** What a plain evaluation in `dtype` does: intermediates in that type, sums in float32, one after another. */
-export function naiveArithmetic(dtype: DType): Arithmetic {
+const VELTKAMP = 2 ** 42 + 1;
+
+/** What a plain evaluation does: intermediates of that grade, and float32 sums, one addend after another. */
+export function naiveArithmetic(grade: Grade): Arithmetic {
   const fround = Math.fround;
-  const round = roundingTo(dtype);
+  const round = roundingTo(grade);
   return {
     round,
     accumulate: fround,
@@ -75,3 +89,11 @@ export function naiveArithmetic(dtype: DType): Arithmetic {
     },
   };
 }
+
+/** Exact, but that o gathers p²v²: the square of how large rounding errors may be expected to be, in units of eps. */
+export const sumOfSquares: Arithmetic = {
+  ...exactArithmetic,
+  addScaled(o, p, v, vBegin) {
+    for (let d = 0; d < o.length; d++) o[d] += (p * v[vBegin + d]) ** 2;
+  },
+};

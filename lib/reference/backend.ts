@@ -1,4 +1,6 @@
 import type { Backend } from '../backend.ts';
+import type { AttentionProblem } from '../problem.ts';
+import type { Tensor } from '../tensor.ts';
 import { createCache } from './cache.ts';
 import { run, runAsync } from './run.ts';
 
@@ -8,7 +10,10 @@ import { run, runAsync } from './run.ts';
  */
 export const referenceBackend: Backend = Object.freeze({
   name: 'reference',
-  attention: run,
+  // Three arguments: how it rounds is not the caller's.
+  attention(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
+    run(problem, out, lse);
+  },
   attentionAsync: runAsync,
   createCache,
 });
