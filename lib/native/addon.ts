@@ -39,6 +39,11 @@ export interface Addon {
     cancelFlag: Int32Array,
   ): Promise<Status>;
 
+  /** layout: batch, numKvHeads, headDim, valueDim, dtype code, maxLength (0 = unbounded). */
+  readonly KvCache: new (
+    layout: Float64Array,
+  ) => NativeCache;
+
   /** ISAs that this machine runs, best first; the one in use; choosing another (false: the machine lacks it). */
   isas(): string[];
   activeIsa(): string;
@@ -54,4 +59,51 @@ export interface Addon {
   fmaProbe(iterations: number, threads: number): number;
   /** Sums a buffer on `threads` threads; the caller times it. */
   readProbe(data: Float32Array, threads: number): number;
+}
+
+/** Cache memory in the addon (native/binding/kv_cache_binding.h). The operands are those of Addon.attention without k and v. */
+export interface NativeCache {
+  /** layout: tokens, then offset and batch, head, row strides in elements of k, then of v. False: no room. */
+  append(layout: Float64Array, k: TensorData, v: TensorData): boolean;
+  attend(
+    problem: Float64Array,
+    q: Operand,
+    out: Operand,
+    lse: Operand,
+    mask: Operand,
+    bias: Operand,
+    alibiSlopes: Operand,
+    sinks: Operand,
+  ): Status;
+  step(
+    layout: Float64Array,
+    k: TensorData,
+    v: TensorData,
+    problem: Float64Array,
+    q: Operand,
+    out: Operand,
+    lse: Operand,
+    mask: Operand,
+    bias: Operand,
+    alibiSlopes: Operand,
+    sinks: Operand,
+  ): Status;
+  attendAsync(
+    problem: Float64Array,
+    q: Operand,
+    out: Operand,
+    lse: Operand,
+    mask: Operand,
+    bias: Operand,
+    alibiSlopes: Operand,
+    sinks: Operand,
+    cancelFlag: Int32Array,
+  ): Promise<Status>;
+  truncate(length: number): void;
+  /** Copies keys (0) or values (1), contiguous. */
+  copyRows(which: 0 | 1, out: TensorData): void;
+  dispose(): void;
+  length(): number;
+  capacity(): number;
+  byteLength(): number;
 }

@@ -1,8 +1,10 @@
 import type { Backend, CacheLayout, CacheStorage } from '../backend.ts';
-import { CapacityError, NativeLoadError, ShapeError } from '../errors.ts';
+import { NativeLoadError } from '../errors.ts';
 import type { AttentionProblem } from '../problem.ts';
 import type { Tensor } from '../tensor.ts';
-import type { Addon, Operand, Status } from './addon.ts';
+import type { Addon } from './addon.ts';
+import { NativeCacheStorage } from './cache.ts';
+import { checkStatus, dataOf, guard, withCancelFlag } from './call.ts';
 import { encodeProblem } from './encode.ts';
 import { loadAddon } from './loader.ts';
 
@@ -73,43 +75,7 @@ class NativeBackend implements Backend {
     );
   }
 
-  createCache(_layout: CacheLayout): CacheStorage {
-    throw new Error('not built yet');
+  createCache(layout: CacheLayout): CacheStorage {
+    return new NativeCacheStorage(this.#addon, layout);
   }
-}
-
-const dataOf = (tensor: Tensor | null): Operand => (tensor === null ? null : tensor.data);
-
-/** The addon checks extents again and throws a RangeError where memory has shrunk since the validation. */
-function guard<T>(call: () => T): T {
-  try {
-    return call();
-  } catch (error) {
-    throw error instanceof RangeError ? new ShapeError(`attention: ${error.message}`, { cause: error }) : error;
-  }
-}
-
-function checkStatus(status: Status): void {
-  if (status === 2) {
-    throw new CapacityError('attention: no memory for the scratch of a task; free some, or use fewer threads');
-  }
-}
-
-/** Runs an async call whose flag is raised when the signal aborts; rejects with the signal's reason then. */
-async function withCancelFlag(
-  signal: AbortSignal | undefined,
-  start: (cancelFlag: Int32Array) => Promise<Status>,
-): Promise<void> {
-  signal?.throwIfAborted();
-  const cancelFlag = new Int32Array(1);
-  const onAbort = (): void => {
-    cancelFlag[0] = 1;
-  };
-  signal?.addEventListener('abort', onAbort, { once: true });
-  try {
-    checkStatus(await start(cancelFlag));
-  } finally {
-    signal?.removeEventListener('abort', onAbort);
-  }
-  signal?.throwIfAborted();
 }

@@ -14,7 +14,10 @@ export interface Call {
 const DTYPE_CODES: Partial<Record<DType, number>> = { float32: 0, float16: 1, bfloat16: 2 };
 const PRECISION_CODES = { highest: 0, high: 1, medium: 2 };
 
-const dtypeCode = (tensor: Tensor | null): number => (tensor === null ? 0 : DTYPE_CODES[tensor.dtype]!);
+/** The code of a dtype that kernels read (native/problem.h). */
+export const dtypeCode = (dtype: DType): number => DTYPE_CODES[dtype]!;
+
+const dtypeCodeOf = (tensor: Tensor | null): number => (tensor === null ? 0 : dtypeCode(tensor.dtype));
 const stride = (tensor: Tensor | null, axis: number): number => (tensor === null ? 0 : tensor.strides[axis]);
 
 /** Index of the element (batch, head 0, row) of a tensor [batch, heads, rows, ...]. */
@@ -39,9 +42,9 @@ const PROBLEM_ENCODERS: readonly (readonly [string, (call: Call) => number])[] =
   ['sinkTokens', ({ problem }) => problem.sinkTokens],
   ['threads', ({ problem }) => problem.threads],
   ['precision', ({ problem }) => PRECISION_CODES[problem.precision]],
-  ['qDType', ({ problem }) => dtypeCode(problem.q)],
-  ['kvDType', ({ problem }) => dtypeCode(problem.k)],
-  ['biasDType', ({ problem }) => dtypeCode(problem.bias)],
+  ['qDType', ({ problem }) => dtypeCodeOf(problem.q)],
+  ['kvDType', ({ problem }) => dtypeCodeOf(problem.k)],
+  ['biasDType', ({ problem }) => dtypeCodeOf(problem.bias)],
   ['qHeadStride', ({ problem }) => stride(problem.q, 1)],
   ['qRowStride', ({ problem }) => stride(problem.q, 2)],
   ['kHeadStride', ({ problem }) => stride(problem.k, 1)],
@@ -62,7 +65,10 @@ const PROBLEM_ENCODERS: readonly (readonly [string, (call: Call) => number])[] =
 ];
 
 /** The fields of each sequence, in order. A ragged mask is indexed by sequence, all else by batch and row. */
-const SEQUENCE_ENCODERS: readonly (readonly [string, (call: Call, sequence: SequenceView, index: number) => number])[] = [
+const SEQUENCE_ENCODERS: readonly (readonly [
+  string,
+  (call: Call, sequence: SequenceView, index: number) => number,
+])[] = [
   ['qLen', (_, sequence) => sequence.qLen],
   ['kvLen', (_, sequence) => sequence.kvLen],
   ['queryOffset', (_, sequence) => sequence.queryOffset],

@@ -28,9 +28,11 @@ export function loadAddon(): Addon | NativeLoadError {
 /** Where an addon may lie, in the order tried: shipped with the package, then built from source. */
 function candidates(): string[] {
   const target = `${process.platform}-${process.arch}`;
-  return [`prebuilds/${target}/node-sdpa.glibc.node`, `prebuilds/${target}/node-sdpa.node`, 'build/Release/node_sdpa.node'].map(
-    (path) => fileURLToPath(new URL(path, root)),
-  );
+  return [
+    `prebuilds/${target}/node-sdpa.glibc.node`,
+    `prebuilds/${target}/node-sdpa.node`,
+    'build/Release/node_sdpa.node',
+  ].map((path) => fileURLToPath(new URL(path, root)));
 }
 
 function findAddon(): Addon | NativeLoadError {

@@ -116,17 +116,16 @@ bool KvCacheBinding::readProblem(const Napi::CallbackInfo& info, size_t first, D
   }
   if (!decoded.attach(env, spans)) return false;
   const int64_t bytes = config.elementBytes;
-  const int64_t nextHead = config.numKvHeads > 1 ? 1 : 0;
   problem.kvDType = dtype_;
   problem.k = memory_.kRow(0, 0);
   problem.v = memory_.vRow(0, 0);
   problem.kRowStride = memory_.kRowStrideBytes() / bytes;
   problem.vRowStride = memory_.vRowStrideBytes() / bytes;
-  problem.kHeadStride = (memory_.kRow(0, nextHead) - memory_.kRow(0, 0)) / bytes;
-  problem.vHeadStride = (memory_.vRow(0, nextHead) - memory_.vRow(0, 0)) / bytes;
+  problem.kHeadStride = memory_.kHeadStrideBytes() / bytes;
+  problem.vHeadStride = memory_.vHeadStrideBytes() / bytes;
   for (int64_t b = 0; b < config.batch; ++b) {
-    decoded.sequences[static_cast<size_t>(b)].kOffset = (memory_.kRow(b, 0) - memory_.kRow(0, 0)) / bytes;
-    decoded.sequences[static_cast<size_t>(b)].vOffset = (memory_.vRow(b, 0) - memory_.vRow(0, 0)) / bytes;
+    decoded.sequences[static_cast<size_t>(b)].kOffset = b * config.numKvHeads * problem.kHeadStride;
+    decoded.sequences[static_cast<size_t>(b)].vOffset = b * config.numKvHeads * problem.vHeadStride;
   }
   return true;
 }

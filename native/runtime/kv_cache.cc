@@ -5,25 +5,27 @@
 // (batch, head), contiguous in tokens: a decode step streams each region once, front to back. A region has address
 // space for capacity() tokens from the start, so it grows by committing more of it and nothing ever moves.
 //
-// - Rows are padded to 64 bytes: aligned loads, and no vector straddles two cache lines. The padding is never written,
-//   and fresh memory is zero.
-// - Regions start an odd number of cache lines apart modulo 4 KiB. At the same offset, the same token of all
-//   heads would fall in one L1 set, and a store to one would falsely block loads from another.
-// - Without maxLength, capacity is what the machine's memory could hold at most: address space is cheap (it has no page
-//   tables before it is touched), but not endless when every layer of a model takes a range.
+// - Rows are padded to 64 bytes: aligned loads, and no vector straddles two cache lines. The padding is never
+//   written, and fresh memory is zero.
+// - The heads of one side lie at one stride, so that a kernel addresses them as it does any tensor. Values start an odd
+//   number of cache lines after the keys modulo 4 KiB: at the same offset, key and value of a token would fall in one
+//   L1 set, and a store to one would falsely block loads from the other.
+// - Without maxLength, capacity is what the machine's memory could hold at most: address space is cheap (it has
+//   no page tables before it is touched), but not endless when every layer of a model takes a range.
 //
 // Growing
 // =======
 //
 // All regions have the same length, so one number, committedLength, tells how much of each is committed: up to
-// kLargeRegionBytes in steps of 64 KiB, so that short caches stay small, then in whole huge pages, of which at most an
-// eighth is waste. A huge page costs 0.23 ms at its first touch (5 ms where a hypervisor must find the memory), 2 MiB of
-// small pages 0.5 ms. A block of 2 MiB that was filled by small appends has small pages; MADV_COLLAPSE makes it a
-// huge one (0.4 ms), and each append does this for one region at most, lest all heads stop for it at the same token.
+// kLargeRegionBytes in steps of 64 KiB, so that short caches stay small, then in whole huge pages, of which at most
+// an eighth is waste. A huge page costs 0.23 ms at its first touch (5 ms where a hypervisor must find the memory), 2
+// MiB of small pages 0.5 ms. A block of 2 MiB that was filled by small appends has small pages; MADV_COLLAPSE makes
+// it a huge one (0.4 ms), and each append does this for one region at most, lest all heads stop for it at the same
+// token.
 //
-// To come, and where it attaches: a cache is a list of contiguous segments, of which there is one now. A fork shares the
-// segments of its prefix and appends to a segment of its own; a window drops whole segments, or moves the start of the
-// only one, from the front. kRow and vRow then answer for a segment; nothing in a kernel changes.
+// To come, and where it attaches: a cache is a list of contiguous segments, of which there is one now. A fork shares
+// the segments of its prefix and appends to a segment of its own; a window drops whole segments, or moves the start
+// of the only one, from the front. kRow and vRow then answer for a segment; nothing in a kernel changes.
 #include "kv_cache.h"
 
 #include <string.h>
@@ -37,8 +39,7 @@ namespace sdpa {
 namespace {
 
 constexpr int64_t kRowAlignment = 64;
-constexpr int64_t kStaggerLines = 13;
-constexpr int64_t kStaggerPeriod = 64;  // cache lines in 4 KiB
+constexpr int64_t kStaggerBytes = 13 * kRowAlignment;
 constexpr int64_t kLargeRegionBytes = 4 * static_cast<int64_t>(kHugePageBytes);
 constexpr int64_t kMaxUnboundedTokens = int64_t{4} << 20;
 constexpr int64_t kUnknownMemoryBytes = int64_t{64} << 30;
@@ -78,7 +79,7 @@ int64_t KvCacheMemory::layOut(int64_t capacity) {
   const auto layOutSide = [&](int64_t dim, int64_t offset) {
     Side side;
     side.rowBytes = roundUpTo(dim * config_.elementBytes, kRowAlignment);
-    const int64_t bytes = capacity * side.rowBytes + kStaggerPeriod * kRowAlignment;
+    const int64_t bytes = capacity * side.rowBytes + kStaggerBytes;
     // Whole huge pages for regions that can fill some; small ones lie close together.
     const auto huge = static_cast<int64_t>(kHugePageBytes);
     side.regionBytes = roundUpTo(bytes, bytes < huge ? static_cast<int64_t>(kCommitBytes) : huge);
@@ -90,8 +91,8 @@ int64_t KvCacheMemory::layOut(int64_t capacity) {
   return v_.offset + heads() * v_.regionBytes;
 }
 
-// As many tokens as the machine's memory could hold; fewer where address space is short. In that case an eighth of what
-// could be had is taken: the other caches and the host program need some too.
+// As many tokens as the machine's memory could hold; fewer where address space is short. In that case an eighth of
+// what could be had is taken: the other caches and the host program need some too.
 bool KvCacheMemory::reserveUnbounded() {
   const int64_t memory = static_cast<int64_t>(std::min<uint64_t>(physicalMemoryBytes(), kMaxRangeBytes));
   const int64_t budget = memory > 0 ? memory : kUnknownMemoryBytes;
@@ -144,7 +145,7 @@ void KvCacheMemory::truncate(int64_t length) { length_ = std::min(length_, std::
 size_t KvCacheMemory::regionStart(int64_t region) const {
   const Side& side = sideOf(region);
   const int64_t index = region < heads() ? region : region - heads();
-  const int64_t stagger = region * kStaggerLines % kStaggerPeriod * kRowAlignment;
+  const int64_t stagger = region < heads() ? 0 : kStaggerBytes;
   return static_cast<size_t>(side.offset + index * side.regionBytes + stagger);
 }
 
@@ -216,8 +217,8 @@ bool KvCacheMemory::append(const KvSource& k, const KvSource& v, int64_t tokens)
   return true;
 }
 
-// Turns the next filled block of the next region into a huge page; one call does at most one. Beyond kLargeRegionBytes
-// blocks are committed whole, and so get their huge page when first touched.
+// Turns the next filled block of the next region into a huge page; one call does at most one. Beyond
+// kLargeRegionBytes blocks are committed whole, and so get their huge page when first touched.
 void KvCacheMemory::collapseOneBlock() {
   const int64_t block = collapsedBlocks_ * static_cast<int64_t>(kHugePageBytes);
   if (block >= kLargeRegionBytes) return;

@@ -45,8 +45,8 @@ class KvCacheMemory {
   // maxLength tokens all, without a maxLength those of kCommitBytes a head.
   bool reserve(const KvCacheConfig& config);
 
-  // Appends `tokens` rows to each (batch, head). False, with nothing changed, if capacity() doesn't hold them or memory
-  // is out.
+  // Appends `tokens` rows to each (batch, head). False, with nothing changed, if capacity() doesn't hold them or
+  // memory is out.
   bool append(const KvSource& k, const KvSource& v, int64_t tokens);
 
   // Forgets the rows at and beyond `length`, which is at most length(). Their memory stays for the next append.
@@ -66,6 +66,9 @@ class KvCacheMemory {
   const uint8_t* vRow(int64_t batch, int64_t head) const { return regionData(heads() + regionOf(batch, head)); }
   int64_t kRowStrideBytes() const { return k_.rowBytes; }
   int64_t vRowStrideBytes() const { return v_.rowBytes; }
+  // From head to head; from batch entry to batch entry it is numKvHeads times that.
+  int64_t kHeadStrideBytes() const { return k_.regionBytes; }
+  int64_t vHeadStrideBytes() const { return v_.regionBytes; }
 
  private:
   // What the regions of the keys, or of the values, have in common.

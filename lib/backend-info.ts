@@ -1,0 +1,80 @@
+import { selectBackend } from './backend.ts';
+import { NativeLoadError, OptionError } from './errors.ts';
+import { loadAddon } from './native/loader.ts';
+import { VERSION } from './version.ts';
+
+/** What computes, and why. */
+export interface BackendInfo {
+  readonly backend: 'native' | 'reference';
+  /** The instruction set in use; 'typescript' for the reference backend. */
+  readonly isa: string;
+  /** Every instruction set that this machine could use, best first. */
+  readonly isas: readonly string[];
+  /** Features of the processor that kernels could use. */
+  readonly features: readonly string[];
+  /** The processor, as it calls itself. */
+  readonly cpu: string;
+  readonly threads: number;
+  readonly version: string;
+  /** Why this backend and not the other. */
+  readonly reason: string;
+}
+
+/**
+ * What computes here, and why.
+ *
+ * @example
+ * backendInfo().isa; // 'avx512'
+ */
+export function backendInfo(): BackendInfo {
+  const addon = loadAddon();
+  const backend = selectBackend().name;
+  if (addon instanceof NativeLoadError) {
+    return {
+      backend,
+      isa: 'typescript',
+      isas: [],
+      features: [],
+      cpu: '',
+      threads: 1,
+      version: VERSION,
+      reason: addon.message,
+    };
+  }
+  const native = backend === 'native';
+  return {
+    backend,
+    isa: native ? addon.activeIsa() : 'typescript',
+    isas: addon.isas(),
+    features: addon.features(),
+    cpu: addon.cpuBrand(),
+    threads: native ? addon.getNumThreads() : 1,
+    version: VERSION,
+    reason: native
+      ? process.env.NODE_SDPA_ISA
+        ? 'NODE_SDPA_ISA chose the instruction set'
+        : 'the best instruction set of this machine'
+      : 'NODE_SDPA_BACKEND asks for the reference backend',
+  };
+}
+
+/** Threads that one call may use; 1 where the addon is missing. */
+export function getNumThreads(): number {
+  const addon = loadAddon();
+  return addon instanceof NativeLoadError ? 1 : addon.getNumThreads();
+}
+
+/**
+ * Sets how many threads later calls of this process may use, all of its workers included. Without effect where the
+ * addon is missing.
+ *
+ * @param n a whole number from 1 to 1024
+ * @throws OptionError
+ */
+export function setNumThreads(n: number): void {
+  if (!Number.isInteger(n) || n < 1 || n > 1024) {
+    throw new OptionError(`setNumThreads: n must be a whole number from 1 to 1024; got ${String(n)}`);
+  }
+  const addon = loadAddon();
+  if (!(addon instanceof NativeLoadError)) addon.setNumThreads(n);
+}

@@ -1,0 +1,351 @@
+import { type AttentionResult, makeResults, type Results, readSignal } from './attention.ts';
+import { type BackendChoice, type CacheLayout, type CacheStorage, selectBackend } from './backend.ts';
+import { describeCacheAttention } from './describe-attention.ts';
+import { checkDType, type DType, isFloatDType } from './dtype.ts';
+import { CapacityError, DisposedError, DTypeError, OptionError, ShapeError } from './errors.ts';
+import { type AttentionOptions, CACHE_OPTIONS, checkOptions, readCount, readWord } from './options.ts';
+import type { AttentionProblem } from './problem.ts';
+import { lastAxisContiguous, type Tensor } from './tensor.ts';
+import { formatShape } from './tensor-layout.ts';
+import { asTensor, type TensorLike } from './tensor-like.ts';
+
+/** What fixes a {@link KVCache}. */
+export interface KVCacheOptions {
+  readonly numKvHeads: number;
+  /** Head size of k. */
+  readonly headDim: number;
+  /** Head size of v. Default: headDim. */
+  readonly valueDim?: number | null;
+  /** Default 1. */
+  readonly batch?: number | null;
+  /** What keys and values are stored as: 'float32' (default), 'float16' or 'bfloat16'. append converts. */
+  readonly dtype?: DType | null;
+  /** Tokens that the cache may ever hold. Default: as many as memory allows. */
+  readonly maxLength?: number | null;
+  /** Who holds the memory and computes. Default 'auto'. */
+  readonly backend?: BackendChoice | null;
+}
+
+/** Options of attention over a cache: those of `attention` that do not describe k and v. `causal` defaults to true. */
+export type CacheAttentionOptions = Omit<AttentionOptions, 'kvLengths' | 'cuSeqlensQ' | 'cuSeqlensK'>;
+
+/** The same, for the asynchronous forms. */
+export type CacheAttentionAsyncOptions = CacheAttentionOptions & { readonly signal?: AbortSignal | null };
+
+const LAYOUT_OPTIONS = ['numKvHeads', 'headDim', 'valueDim', 'batch', 'dtype', 'maxLength', 'backend'];
+const ASYNC_CACHE_OPTIONS = [...CACHE_OPTIONS, 'signal'];
+const BACKENDS: readonly BackendChoice[] = ['auto', 'native', 'reference'];
+
+/**
+ * Keys and values of the tokens so far, [batch, numKvHeads, length, headDim], in memory that grows in place: append
+ * never copies what is already there.
+ *
+ * The memory is freed by `dispose`, by `using`, or with the object; a disposed cache throws DisposedError. One
+ * asynchronous call may run on a cache at a time; until it settles every other use is refused.
+ *
+ * @example
+ * using cache = new KVCache({ numKvHeads: 8, headDim: 128 });
+ * cache.append(promptK, promptV);              // [1, 8, T, 128]
+ * const out = cache.step(q, k, v);             // q [1, 32, 1, 128], k and v [1, 8, 1, 128]
+ */
+export class KVCache {
+  readonly #layout: CacheLayout;
+  readonly #backendName: 'native' | 'reference';
+  readonly #storage: CacheStorage;
+  #length = 0;
+  #busy = false;
+  #disposed = false;
+
+  /** @throws OptionError, DTypeError; CapacityError where `maxLength` tokens find no address space */
+  constructor(options: KVCacheOptions) {
+    this.#layout = readLayout(options);
+    const backend = selectBackend(readWord('KVCache', 'backend', options.backend, BACKENDS));
+    this.#backendName = backend.name;
+    this.#storage = backend.createCache(this.#layout);
+  }
+
+  /** Tokens cached. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Tokens that fit without new address space. */
+  get capacity(): number {
+    return this.#disposed ? 0 : this.#storage.capacity;
+  }
+
+  /** Bytes of memory held now; 0 once disposed. */
+  get byteLength(): number {
+    return this.#disposed ? 0 : this.#storage.byteLength;
+  }
+
+  get dtype(): DType {
+    return this.#layout.dtype;
+  }
+
+  /**
+   * Appends T tokens.
+   *
+   * @param k [batch, numKvHeads, T, headDim], any float dtype; without batch where that is 1
+   * @param v [batch, numKvHeads, T, valueDim]
+   * @throws ShapeError, DTypeError; CapacityError, and nothing is appended, beyond `maxLength` or out of memory
+   */
+  append(k: TensorLike, v: TensorLike): this {
+    const tokens = this.#readTokens('KVCache.append', k, v);
+    this.#storage.append(tokens.k, tokens.v);
+    this.#length += tokens.count;
+    return this;
+  }
+
+  /**
+   * Attention of q over all that is cached.
+   *
+   * @param q [batch, numHeads, Lq, headDim]; its last row stands at the last cached token unless `queryOffset` says else
+   * @returns [batch, numHeads, Lq, valueDim] in q's dtype; or { out, lse } with `returnLse: true`
+   */
+  attend(q: TensorLike, options: CacheAttentionOptions & { readonly returnLse: true }): AttentionResult;
+  attend(q: TensorLike, options?: CacheAttentionOptions | null): Tensor;
+  attend(q: TensorLike, options?: CacheAttentionOptions | null): Tensor | AttentionResult {
+    const { problem, results } = this.#describe('KVCache.attend', q, options, this.#length, CACHE_OPTIONS);
+    this.#storage.attend(problem, results.out, results.lse);
+    return results.value;
+  }
+
+  /**
+   * The decode step: append k and v, then attend with q, in one crossing. On an error nothing has been appended.
+   *
+   * @param q [batch, numHeads, T, headDim]
+   * @param k [batch, numKvHeads, T, headDim]
+   * @param v [batch, numKvHeads, T, valueDim]
+   */
+  step(
+    q: TensorLike,
+    k: TensorLike,
+    v: TensorLike,
+    options: CacheAttentionOptions & { readonly returnLse: true },
+  ): AttentionResult;
+  step(q: TensorLike, k: TensorLike, v: TensorLike, options?: CacheAttentionOptions | null): Tensor;
+  step(
+    q: TensorLike,
+    k: TensorLike,
+    v: TensorLike,
+    options?: CacheAttentionOptions | null,
+  ): Tensor | AttentionResult {
+    const tokens = this.#readTokens('KVCache.step', k, v);
+    const length = this.#length + tokens.count;
+    const { problem, results } = this.#describe('KVCache.step', q, options, length, CACHE_OPTIONS);
+    this.#storage.step(tokens.k, tokens.v, problem, results.out, results.lse);
+    this.#length = length;
+    return results.value;
+  }
+
+  /** {@link KVCache.attend} off the event loop; `signal` aborts it. q must not change until the promise settles. */
+  attendAsync(
+    q: TensorLike,
+    options: CacheAttentionAsyncOptions & { readonly returnLse: true },
+  ): Promise<AttentionResult>;
+  attendAsync(q: TensorLike, options?: CacheAttentionAsyncOptions | null): Promise<Tensor>;
+  async attendAsync(
+    q: TensorLike,
+    options?: CacheAttentionAsyncOptions | null,
+  ): Promise<Tensor | AttentionResult> {
+    return this.#attendLater('KVCache.attendAsync', q, options, null);
+  }
+
+  /** {@link KVCache.step} off the event loop; when it fails or is aborted, nothing stays appended. */
+  stepAsync(
+    q: TensorLike,
+    k: TensorLike,
+    v: TensorLike,
+    options: CacheAttentionAsyncOptions & { readonly returnLse: true },
+  ): Promise<AttentionResult>;
+  stepAsync(
+    q: TensorLike,
+    k: TensorLike,
+    v: TensorLike,
+    options?: CacheAttentionAsyncOptions | null,
+  ): Promise<Tensor>;
+  async stepAsync(
+    q: TensorLike,
+    k: TensorLike,
+    v: TensorLike,
+    options?: CacheAttentionAsyncOptions | null,
+  ): Promise<Tensor | AttentionResult> {
+    return this.#attendLater('KVCache.stepAsync', q, options, this.#readTokens('KVCache.stepAsync', k, v));
+  }
+
+  /**
+   * Forgets the newest tokens: the rollback of speculative decoding.
+   *
+   * @param length tokens to keep, from 0 to the present length
+   */
+  truncate(length: number): this {
+    this.#checkUsable('KVCache.truncate');
+    if (!Number.isInteger(length) || length < 0 || length > this.#length) {
+      throw new OptionError(
+        `KVCache.truncate: length must be a whole number from 0 to ${this.#length}, the tokens cached; got ${String(length)}`,
+      );
+    }
+    this.#storage.truncate(length);
+    this.#length = length;
+    return this;
+  }
+
+  /** A copy of the keys, [batch, numKvHeads, length, headDim]. */
+  keys(): Tensor {
+    this.#checkUsable('KVCache.keys');
+    return this.#storage.keys();
+  }
+
+  /** A copy of the values, [batch, numKvHeads, length, valueDim]. */
+  values(): Tensor {
+    this.#checkUsable('KVCache.values');
+    return this.#storage.values();
+  }
+
+  /** Frees the memory, at once or when the asynchronous call that runs has ended. Disposing twice is harmless. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#length = 0;
+    if (!this.#busy) this.#storage.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #checkUsable(caller: string): void {
+    if (this.#disposed) throw new DisposedError(`${caller}: the cache was disposed; make a new KVCache`);
+    if (this.#busy) {
+      throw new OptionError(`${caller}: an asynchronous call is running on this cache; await it first`);
+    }
+  }
+
+  #describe(
+    caller: string,
+    q: TensorLike,
+    options: CacheAttentionOptions | null | undefined,
+    kvLen: number,
+    names: readonly string[],
+  ): { problem: AttentionProblem; results: Results } {
+    this.#checkUsable(caller);
+    const given = checkOptions(caller, 'options', options, names);
+    const keys = { ...this.#layout, kvLen };
+    const problem = describeCacheAttention(
+      caller,
+      q,
+      keys,
+      { ...given, causal: given.causal ?? true },
+      names,
+    );
+    if (problem.backend !== 'auto' && problem.backend !== this.#backendName) {
+      throw new OptionError(
+        `${caller}: this cache belongs to the ${this.#backendName} backend, not '${problem.backend}'; ` +
+          'choose the backend when the cache is made',
+      );
+    }
+    return { problem, results: makeResults(problem) };
+  }
+
+  async #attendLater(
+    caller: string,
+    q: TensorLike,
+    options: CacheAttentionAsyncOptions | null | undefined,
+    tokens: Tokens | null,
+  ): Promise<Tensor | AttentionResult> {
+    const before = this.#length;
+    const length = before + (tokens?.count ?? 0);
+    const { problem, results } = this.#describe(caller, q, options, length, ASYNC_CACHE_OPTIONS);
+    const signal = readSignal(caller, options?.signal);
+    signal?.throwIfAborted();
+    if (tokens !== null) this.#storage.append(tokens.k, tokens.v);
+    this.#busy = true;
+    try {
+      await this.#storage.attendAsync(problem, results.out, results.lse, signal);
+      if (!this.#disposed) this.#length = length;
+    } catch (error) {
+      this.#storage.truncate(before);
+      throw error;
+    } finally {
+      this.#busy = false;
+      if (this.#disposed) this.#storage.dispose();
+    }
+    return results.value;
+  }
+
+  /** k and v of an append, checked, rank 4 and in the dtype of the cache. */
+  #readTokens(caller: string, kLike: TensorLike, vLike: TensorLike): Tokens {
+    this.#checkUsable(caller);
+    const k = asTensor(caller, 'k', kLike);
+    const v = asTensor(caller, 'v', vLike);
+    const { batch, numKvHeads, headDim, valueDim, dtype, maxLength } = this.#layout;
+    const shaped = (x: Tensor, dim: number): boolean => {
+      const axis = x.rank - 4;
+      const batchFits = x.rank === 3 ? batch === 1 : x.rank === 4 && x.shape[0] === batch;
+      return batchFits && x.shape[axis + 1] === numKvHeads && x.shape[axis + 3] === dim;
+    };
+    if (!shaped(k, headDim) || !shaped(v, valueDim) || k.shape[k.rank - 2] !== v.shape[v.rank - 2]) {
+      throw new ShapeError(
+        `${caller}: k must be [${batch}, ${numKvHeads}, T, ${headDim}] and v [${batch}, ${numKvHeads}, T, ${valueDim}]; ` +
+          `k ${formatShape(k.shape)}, v ${formatShape(v.shape)}`,
+      );
+    }
+    for (const [name, x] of [['k', k] as const, ['v', v] as const]) {
+      if (!isFloatDType(x.dtype)) {
+        throw new DTypeError(
+          `${caller}: ${name} must be float32, float16 or bfloat16; got ${x.dtype}; convert with .to('float32')`,
+        );
+      }
+      if (!lastAxisContiguous(x)) {
+        throw new ShapeError(
+          `${caller}: the last axis of ${name} must be contiguous; ${name} ${formatShape(x.shape)} with strides ` +
+            `${formatShape(x.strides)}; pass ${name}.contiguous()`,
+        );
+      }
+    }
+    const count = k.shape[k.rank - 2];
+    if (this.#length + count > maxLength) {
+      throw new CapacityError(
+        `${caller}: ${count} more tokens beside the ${this.#length} that are cached exceed maxLength ${maxLength}; ` +
+          'truncate the cache or make one with a larger maxLength; nothing was appended',
+      );
+    }
+    return { k: stored(k, dtype), v: stored(v, dtype), count };
+  }
+}
+
+/** Rows to append: rank 4, in the dtype of the cache. */
+interface Tokens {
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly count: number;
+}
+
+function stored(x: Tensor, dtype: DType): Tensor {
+  const converted = x.dtype === dtype ? x : x.to(dtype);
+  return converted.rank === 4 ? converted : converted.unsqueeze(0);
+}
+
+function readLayout(options: KVCacheOptions): CacheLayout {
+  const given = checkOptions('KVCache', 'options', options, LAYOUT_OPTIONS);
+  const count = (name: string, value: unknown): number => {
+    if (value === undefined || value === null) {
+      throw new OptionError(`KVCache: ${name} is needed, e.g. new KVCache({ numKvHeads: 8, headDim: 128 })`);
+    }
+    return readCount('KVCache', name, value as number, 1, 1);
+  };
+  const headDim = count('headDim', given.headDim);
+  const dtype = checkDType('KVCache', given.dtype ?? 'float32');
+  if (!isFloatDType(dtype)) {
+    throw new DTypeError(`KVCache: dtype must be float32, float16 or bfloat16; got '${dtype}'`);
+  }
+  return Object.freeze({
+    batch: readCount('KVCache', 'batch', given.batch, 1, 1),
+    numKvHeads: count('numKvHeads', given.numKvHeads),
+    headDim,
+    valueDim: readCount('KVCache', 'valueDim', given.valueDim, 1, headDim),
+    dtype,
+    maxLength: readCount('KVCache', 'maxLength', given.maxLength, 1, Infinity),
+  });
+}

@@ -1,0 +1,154 @@
+import type { CacheLayout, CacheStorage } from '../backend.ts';
+import { CapacityError } from '../errors.ts';
+import type { AttentionProblem } from '../problem.ts';
+import { Tensor } from '../tensor.ts';
+import type { Addon, NativeCache } from './addon.ts';
+import { checkStatus, dataOf, guard, withCancelFlag } from './call.ts';
+import { dtypeCode, encodeProblem } from './encode.ts';
+
+/** A cache whose memory belongs to the addon. */
+export class NativeCacheStorage implements CacheStorage {
+  readonly #layout: CacheLayout;
+  readonly #cache: NativeCache;
+
+  constructor(addon: Addon, layout: CacheLayout) {
+    const { batch, numKvHeads, headDim, valueDim, dtype, maxLength } = layout;
+    const bound = maxLength === Infinity ? 0 : maxLength;
+    this.#layout = layout;
+    try {
+      this.#cache = new addon.KvCache(
+        new Float64Array([batch, numKvHeads, headDim, valueDim, dtypeCode(dtype), bound]),
+      );
+    } catch (error) {
+      throw new CapacityError(
+        `KVCache: no memory for [${batch}, ${numKvHeads}, ${maxLength}, ${headDim}] keys; lower maxLength`,
+        { cause: error },
+      );
+    }
+  }
+
+  get length(): number {
+    return this.#cache.length();
+  }
+
+  get capacity(): number {
+    return this.#cache.capacity();
+  }
+
+  get byteLength(): number {
+    return this.#cache.byteLength();
+  }
+
+  append(k: Tensor, v: Tensor): void {
+    if (!guard(() => this.#cache.append(appendLayout(k, v), k.data, v.data))) throw this.#full(k.shape[2]);
+  }
+
+  attend(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
+    const { q, mask, bias, alibiSlopes, sinks } = problem;
+    const wire = encodeProblem({ problem, out, lse });
+    checkStatus(
+      guard(() =>
+        this.#cache.attend(
+          wire,
+          q.data,
+          out.data,
+          dataOf(lse),
+          dataOf(mask),
+          dataOf(bias),
+          dataOf(alibiSlopes),
+          dataOf(sinks),
+        ),
+      ),
+    );
+  }
+
+  step(k: Tensor, v: Tensor, problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
+    const { q, mask, bias, alibiSlopes, sinks } = problem;
+    const wire = encodeProblem({ problem, out, lse });
+    const status = guard(() =>
+      this.#cache.step(
+        appendLayout(k, v),
+        k.data,
+        v.data,
+        wire,
+        q.data,
+        out.data,
+        dataOf(lse),
+        dataOf(mask),
+        dataOf(bias),
+        dataOf(alibiSlopes),
+        dataOf(sinks),
+      ),
+    );
+    if (status === 2) throw this.#full(k.shape[2]);
+  }
+
+  async attendAsync(
+    problem: AttentionProblem,
+    out: Tensor,
+    lse: Tensor | null,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const { q, mask, bias, alibiSlopes, sinks } = problem;
+    const wire = encodeProblem({ problem, out, lse });
+    await withCancelFlag(signal, (cancelFlag) =>
+      guard(() =>
+        this.#cache.attendAsync(
+          wire,
+          q.data,
+          out.data,
+          dataOf(lse),
+          dataOf(mask),
+          dataOf(bias),
+          dataOf(alibiSlopes),
+          dataOf(sinks),
+          cancelFlag,
+        ),
+      ),
+    );
+  }
+
+  truncate(length: number): void {
+    this.#cache.truncate(length);
+  }
+
+  keys(): Tensor {
+    return this.#copy(0, this.#layout.headDim);
+  }
+
+  values(): Tensor {
+    return this.#copy(1, this.#layout.valueDim);
+  }
+
+  dispose(): void {
+    this.#cache.dispose();
+  }
+
+  #copy(which: 0 | 1, dim: number): Tensor {
+    const { batch, numKvHeads, dtype } = this.#layout;
+    const copy = Tensor.empty([batch, numKvHeads, this.length, dim], { dtype });
+    this.#cache.copyRows(which, copy.data);
+    return copy;
+  }
+
+  #full(tokens: number): CapacityError {
+    return new CapacityError(
+      `KVCache: no memory for ${tokens} more tokens beside the ${this.length} that are cached; the cache is unchanged`,
+    );
+  }
+}
+
+/** tokens, then offset and batch, head, row strides of k and of v, as the addon's append reads them. */
+function appendLayout(k: Tensor, v: Tensor): Float64Array {
+  return Float64Array.of(
+    k.shape[2],
+    k.offset,
+    k.strides[0],
+    k.strides[1],
+    k.strides[2],
+    v.offset,
+    v.strides[0],
+    v.strides[1],
+    v.strides[2],
+  );
+}
