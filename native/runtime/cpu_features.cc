@@ -54,8 +54,8 @@ CpuidResult cpuid(uint32_t leaf, uint32_t subleaf = 0) {
   return result;
 }
 
-// Extended control register 0: the register states that the operating system saves at a context switch. Only to be read
-// where CPUID shows OSXSAVE; an illegal instruction elsewhere.
+// Extended control register 0: the register states that the operating system saves at a context switch. Only to be
+// read where CPUID shows OSXSAVE; an illegal instruction elsewhere.
 uint64_t readXcr0() {
 #if defined(_MSC_VER)
   return _xgetbv(0);

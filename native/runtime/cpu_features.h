@@ -42,8 +42,9 @@ const CpuFeatures& cpuFeatures();
 int featureNames(const char** out, int max);
 
 // Asks the operating system for the AMX tile registers; true if this process may use them. amxTile says only that the
-// hardware and the system know them: on Linux they must be requested once a process, before the first tile instruction,
-// and only by programs that will use them, since they enlarge every signal frame. The answer is remembered.
+// hardware and the system know them: on Linux they must be requested once a process, before the first tile
+// instruction, and only by programs that will use them, since they enlarge every signal frame. The answer is
+// remembered.
 bool requestAmx();
 
 }  // namespace sdpa

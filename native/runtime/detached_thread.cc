@@ -1,6 +1,3 @@
-#if !defined(_GNU_SOURCE) && defined(__linux__)
-#define _GNU_SOURCE  // dladdr, pthread_setname_np
-#endif
 #include "detached_thread.h"
 
 #include <stddef.h>
@@ -85,8 +82,8 @@ bool startDetachedThread(void (*body)(void*), void* argument) {
   pthread_attr_setstacksize(&attributes, kStackBytes);
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
 
-  // A thread inherits the mask of its creator. Faults stay unblocked, so that they are reported where they happen, and
-  // so does the profiler's signal.
+  // A thread inherits the mask of its creator. Faults stay unblocked, so that they are reported where they happen,
+  // and so does the profiler's signal.
   sigset_t blocked;
   sigset_t previous;
   sigfillset(&blocked);

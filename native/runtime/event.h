@@ -1,5 +1,5 @@
-// The one blocking primitive of the runtime: a 32-bit word that a thread can sleep on until somebody changes it; and the
-// short spin that comes before the sleep.
+// The one blocking primitive of the runtime: a 32-bit word that a thread can sleep on until somebody changes it;
+// and the short spin that comes before the sleep.
 //
 // std::condition_variable::wait needs GLIBCXX 3.4.30, which RHEL 9 lacks, and a futex is smaller anyway: waking
 // is free when the caller knows that nobody sleeps, which the word's own value can tell.
@@ -58,8 +58,9 @@ inline void relaxCpu() {
 #endif
 }
 
-// Longer than the gap between two jobs of one call, shorter than what a sleep and a wakeup cost both sides (10-50 us).
-constexpr auto kSpinTime = std::chrono::microseconds(30);
+// Longer than the gap between two jobs of one call, shorter than anybody minds; a sleep and a wakeup cost both sides
+// 10-50 us.
+constexpr auto kSpinTime = std::chrono::microseconds(50);
 
 // Spins until done() or for kSpinTime; true if done.
 template <typename Done>

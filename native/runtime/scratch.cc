@@ -9,8 +9,8 @@
 namespace sdpa {
 namespace {
 
-// Freed at the thread's end by code of this library, which must still be loaded then: glibc and macOS keep a library that
-// has such destructors pending, musl never unloads one.
+// Freed at the thread's end by code of this library, which must still be loaded then: glibc and macOS keep a library
+// that has such destructors pending, musl never unloads one.
 struct Arena {
   AddressRange range;
   size_t bytes = 0;

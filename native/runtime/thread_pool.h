@@ -35,6 +35,10 @@ class ThreadPool {
   // Read it once, and pass it as the job's maxThreads, where another thread may call setNumThreads meanwhile.
   int participants(int64_t count, int maxThreads) const;
 
+  // Whether a worker is up already: running a task, or spinning after one. Where none is, a job pays for a wakeup,
+  // 10-50 us, and one below about 100 us is faster with maxThreads = 1. A snapshot: good for this decision only.
+  bool hasAwakeWorker() const;
+
   // Threads that one job may use, the caller included. Starts as availableCores().
   int numThreads() const;
 

@@ -1,5 +1,5 @@
-// Memory between two inaccessible pages: a read or write one byte past an input faults at once, in optimized builds too,
-// where a sanitizer is not there to see it.
+// Memory between two inaccessible pages: a read or write one byte past an input faults at once, in optimized builds
+// too, where a sanitizer is not there to see it.
 #pragma once
 
 #include <stddef.h>
@@ -17,8 +17,8 @@ enum class GuardSide {
   kBefore,  // they start right after one
 };
 
-// Space (filled with 0xFF bytes) for `count` values of T that touches the guard without a gap, whatever that does to its alignment
-// beyond alignof(T). data() is null if memory is out.
+// Space (filled with 0xFF bytes) for `count` values of T that touches the guard without a gap, whatever that does to
+// its alignment beyond alignof(T). data() is null if memory is out.
 template <typename T>
 class GuardedBuffer {
  public:
@@ -26,7 +26,8 @@ class GuardedBuffer {
     const size_t bytes = count * sizeof(T);
     const size_t committed = roundUp(bytes == 0 ? 1 : bytes, kCommitBytes);
     // One inaccessible unit on either side.
-    if (!range_.reserve(committed + 2 * kCommitBytes) || !range_.commit(kCommitBytes, kCommitBytes + committed)) return;
+    if (!range_.reserve(committed + 2 * kCommitBytes)) return;
+    if (!range_.commit(kCommitBytes, kCommitBytes + committed)) return;
     uint8_t* begin = range_.data() + kCommitBytes;
     data_ = reinterpret_cast<T*>(side == GuardSide::kBefore ? begin : begin + committed - bytes);
     // What lies on the other side of the values is no zero that could hide a wrong read: as float32, a NaN.

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -75,6 +76,24 @@ TEST(threadPool_helpersReallyJoin) {
   CHECK_EQ(arrived.load(), 2);
 }
 
+TEST(threadPool_workersAreAwakeAfterAJobAndParkLater) {
+  NumThreads threads(2);
+  const ThreadPool& pool = ThreadPool::shared();
+  bool seenAwake = false;
+  bool seenParked = false;
+  // Several rounds: on a busy machine a worker may miss a job, or take its time to park.
+  for (int round = 0; round < 200 && !(seenAwake && seenParked); ++round) {
+    forEachTask(2, [&](int64_t, int slot) {
+      busyFor(microseconds(100));
+      if (slot == 1) seenAwake = pool.hasAwakeWorker();
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    seenParked = seenParked || !pool.hasAwakeWorker();
+  }
+  CHECK(seenAwake);
+  CHECK(seenParked);
+}
+
 TEST(threadPool_aParkedHelperWakes) {
   NumThreads threads(3);
   for (int round = 0; round < 20; ++round) {
@@ -113,6 +132,23 @@ TEST(threadPool_slotsAreExclusiveAndBelowParticipants) {
         },
         {maxThreads, nullptr});
     CHECK_EQ(violations.load(), 0);
+  }
+}
+
+TEST(threadPool_awakeWorkersRespectMaxThreads) {
+  NumThreads threads(4);
+  for (int round = 0; round < 5; ++round) {
+    // Four sleeping tasks bring up every worker; they are still spinning when the limited job comes.
+    forEachTask(4, [](int64_t, int) { std::this_thread::sleep_for(microseconds(500)); });
+    std::vector<std::thread::id> ranOn(40);
+    forEachTask(
+        40,
+        [&](int64_t task, int) {
+          ranOn[task] = std::this_thread::get_id();
+          std::this_thread::sleep_for(microseconds(100));
+        },
+        {2, nullptr});
+    CHECK(std::set<std::thread::id>(ranOn.begin(), ranOn.end()).size() <= 2);
   }
 }
 
