@@ -1,16 +1,17 @@
 /**
- * float16 (IEEE 754 binary16) and bfloat16 (the upper half of a float32), each held as its 16 bits. Conversions
- * to 16 bits round to nearest, ties to even, once; infinities, subnormals and signed zeros survive; a NaN stays a
- * (quiet) NaN with its sign and the upper bits of its payload.
+ * float16 (IEEE 754 binary16) and bfloat16 (the upper half of a float32), each held as its 16 bits.
+ * Conversions to 16 bits round to nearest, ties to even, once; infinities, subnormals and signed zeros
+ * survive; a NaN stays a (quiet) NaN with its sign and the upper bits of its payload.
  */
 
 const scratchFloat = new Float32Array(1);
 const scratchBits = new Int32Array(scratchFloat.buffer);
 
 /**
- * The bits of `x` as a float32, rounded to odd: an inexact result has its last bit set. Rounding that to a format
- * at least two bits narrower equals rounding `x` itself (Boldo & Melquiond 2008, "Emulation of FMA and correctly
- * rounded sums: proved algorithms using rounding to odd", Theorem 1), so a float64 reaches 16 bits without double rounding.
+ * The bits of `x` as a float32, rounded to odd: an inexact result has its last bit set. Rounding that to a
+ * format at least two bits narrower equals rounding `x` itself (Boldo & Melquiond 2008, "Emulation of FMA and
+ * correctly rounded sums: proved algorithms using rounding to odd", Theorem 1), so a float64 reaches 16 bits
+ * without double rounding.
  */
 function toOddFloat32Bits(x: number): number {
   scratchFloat[0] = x;
@@ -62,7 +63,10 @@ function float16ToFloat32Bits(bits: number): number {
 
 let float16Table: Int32Array | null = null;
 
-/** All 65536 float16 values as float32 bits (256 KiB), made at first need: one load an element when converting in bulk. */
+/**
+ * All 65536 float16 values as float32 bits (256 KiB), made at first need: one load an element when converting
+ * in bulk.
+ */
 function getFloat16Table(): Int32Array {
   if (float16Table === null)
     float16Table = Int32Array.from({ length: 65536 }, (_, bits) => float16ToFloat32Bits(bits));
@@ -81,7 +85,9 @@ export function bfloat16ToNumber(bits: number): number {
   return scratchFloat[0];
 }
 
-/** The bits of the float16 nearest to the float64 `x`, ties to even. 65520 and beyond overflow to Infinity. */
+/**
+ * The bits of the float16 nearest to the float64 `x`, ties to even. 65520 and beyond overflow to Infinity.
+ */
 export function numberToFloat16(x: number): number {
   return float32BitsToFloat16(toOddFloat32Bits(x));
 }

@@ -10,7 +10,10 @@ function splitmix32(state: number): number {
 
 const rotateLeft = (x: number, k: number): number => (x << k) | (x >>> (32 - k));
 
-/** xoshiro128** (Blackman & Vigna 2018) as a source of 32-bit integers (int32). The four words come from `seed`. */
+/**
+ * xoshiro128** (Blackman & Vigna 2018) as a source of 32-bit integers (int32). The four words come from
+ * `seed`.
+ */
 function createGenerator(seed: number): () => number {
   const low = seed | 0;
   const high = Math.floor(seed / 2 ** 32) | 0;

@@ -14,7 +14,10 @@ import { allocate, checkExtent } from './tensor-layout.ts';
 /** Rows shorter than this are copied by a loop: a typed-array `set` costs more to start. */
 const minSetLength = 64;
 
-/** Float32 elements as integers: copies bits, where a copy of numbers may turn a signaling NaN into a quiet one. */
+/**
+ * Float32 elements as integers: copies bits, where a copy of numbers may turn a signaling NaN into a quiet
+ * one.
+ */
 function withoutFloats(data: TensorData): TensorData {
   return data instanceof Float32Array ? new Int32Array(data.buffer, data.byteOffset, data.length) : data;
 }
@@ -64,9 +67,9 @@ export function decodeElement(dtype: DType, stored: number): number {
 
 /**
  * How one number is stored. Floats round to nearest, ties to even. Integers truncate toward zero as NumPy's
- * astype does, but saturate where NumPy's result is undefined or wraps: the nearest value is the least wrong one,
- * it is the same on every machine, and it is what Rust, WebAssembly and ARM do; NaN becomes 0. For bool all but 0
- * is true, NaN included.
+ * astype does, but saturate where NumPy's result is undefined or wraps: the nearest value is the least wrong
+ * one, it is the same on every machine, and it is what Rust, WebAssembly and ARM do; NaN becomes 0. For bool
+ * all but 0 is true, NaN included.
  */
 export function encoderOf(dtype: DType): (value: number) => number {
   if (dtype === 'float32') return (value) => value; // the Float32Array rounds

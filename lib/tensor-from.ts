@@ -1,4 +1,4 @@
-import { type DType, isDType, type TensorData, typedArrayName } from './dtype.ts';
+import { DTYPES, type DType, isDType, type TensorData, typedArrayName } from './dtype.ts';
 import { DTypeError, ShapeError } from './errors.ts';
 import { convert, encoderOf, gather } from './tensor-convert.ts';
 import {
@@ -7,6 +7,7 @@ import {
   describeLayout,
   formatShape,
   formatValue,
+  maxRank,
   sizeOfShape,
   TensorLayout,
 } from './tensor-layout.ts';
@@ -67,14 +68,16 @@ export function layoutOfFields(where: string, fields: TensorFields): TensorLayou
   const target = lookup(wideDTypes, fields.dtype);
   if (target !== undefined) {
     throw new DTypeError(
-      `${where} is ${fields.dtype}, which no kernel reads; convert it to ${target}: Tensor.from(value, { dtype: '${target}' })`,
+      `${where} is ${fields.dtype}, which no kernel reads; convert it to ${target}: ` +
+        `Tensor.from(value, { dtype: '${target}' })`,
     );
   }
   if (fields.dtype === undefined) {
     throw new DTypeError(`${where} has data and a shape, but neither type nor dtype; say what data holds`);
   }
   throw new DTypeError(
-    `${where} has the unknown dtype ${formatValue(fields.dtype)}; use float32, float16, bfloat16, int8, uint8, int32 or bool`,
+    `${where} has the unknown dtype ${formatValue(fields.dtype)}; ` +
+      `use one of ${Object.keys(DTYPES).join(', ')}`,
   );
 }
 
@@ -86,7 +89,10 @@ function narrow(where: string, data: ArrayLike<number | bigint>, dtype: DType): 
   return result;
 }
 
-/** The layout with its elements converted, over fresh memory; the layout itself when there is nothing to convert. */
+/**
+ * The layout with its elements converted, over fresh memory; the layout itself when there is nothing to
+ * convert.
+ */
 function toDType(where: string, layout: TensorLayout, dtype: DType | undefined): TensorLayout {
   if (dtype === undefined || dtype === layout.dtype) return layout;
   const data = convert(where, gather(where, layout), layout.dtype, dtype);
@@ -108,8 +114,9 @@ function layoutOfTypedArray(where: string, data: unknown, dtype: DType | undefin
 }
 
 /**
- * The layout behind `Tensor.from`: of a tensor-like or typed array over the same memory where nothing has to be
- * converted, else over fresh memory; of numbers, booleans, bigints and rectangular nestings of them always fresh.
+ * The layout behind `Tensor.from`: of a tensor-like or typed array over the same memory where nothing has to
+ * be converted, else over fresh memory; of numbers, booleans, bigints and rectangular nestings of them always
+ * fresh.
  */
 export function layoutOfValue(where: string, value: unknown, dtype: DType | undefined): TensorLayout {
   const fields = readTensorFields(value);
@@ -129,28 +136,34 @@ export function layoutOfValue(where: string, value: unknown, dtype: DType | unde
 const isRow = (value: unknown): value is ArrayLike<unknown> =>
   Array.isArray(value) || typedArrayName(value) !== undefined;
 
-function layoutOfNested(where: string, value: unknown, dtype: DType | undefined): TensorLayout {
+/** The shape of a nesting by its first elements, outermost axis first; frozen. */
+function shapeOfNested(where: string, value: unknown): readonly number[] {
   const shape: number[] = [];
   for (let row = value; isRow(row); row = row[0]) {
     shape.push(row.length);
-    if (shape.length > 64) throw new ShapeError(`${where}: arrays are nested deeper than 64 levels`);
+    if (shape.length > maxRank)
+      throw new ShapeError(`${where}: arrays are nested deeper than ${maxRank} levels`);
     if (row.length === 0) break;
   }
-  Object.freeze(shape);
+  return Object.freeze(shape);
+}
+
+function layoutOfNested(where: string, value: unknown, dtype: DType | undefined): TensorLayout {
+  const shape = shapeOfNested(where, value);
   const size = sizeOfShape(`${where}: shape`, shape);
   const values: number[] = [];
   let isBool = size > 0;
   const index: number[] = [];
+  const raggedError = (found: string): ShapeError =>
+    new ShapeError(
+      `${where}: nested arrays must be rectangular; element ${formatShape(index)} ${found}, but by ` +
+        `the first elements the shape is ${formatShape(shape)}`,
+    );
   const visit = (entry: unknown): void => {
     const axis = index.length;
     if (axis < shape.length) {
-      if (!isRow(entry) || entry.length !== shape[axis]) {
-        const found = isRow(entry) ? `has length ${entry.length}` : `is ${formatValue(entry)}`;
-        throw new ShapeError(
-          `${where}: nested arrays must be rectangular; element ${formatShape(index)} ${found}, but by the ` +
-            `first elements the shape is ${formatShape(shape)}`,
-        );
-      }
+      if (!isRow(entry)) throw raggedError(`is ${formatValue(entry)}`);
+      if (entry.length !== shape[axis]) throw raggedError(`has length ${entry.length}`);
       for (let i = 0; i < shape[axis]; i++) {
         index.push(i);
         visit(entry[i]);
@@ -158,12 +171,7 @@ function layoutOfNested(where: string, value: unknown, dtype: DType | undefined)
       }
       return;
     }
-    if (isRow(entry)) {
-      throw new ShapeError(
-        `${where}: nested arrays must be rectangular; element ${formatShape(index)} is an array, but by the ` +
-          `first elements the shape is ${formatShape(shape)}`,
-      );
-    }
+    if (isRow(entry)) throw raggedError('is an array');
     if (typeof entry !== 'boolean') isBool = false;
     if (typeof entry !== 'number' && typeof entry !== 'boolean' && typeof entry !== 'bigint') {
       throw new DTypeError(

@@ -16,7 +16,7 @@ export interface Float16ArrayLike extends ArrayBufferView {
 }
 
 /** NumPy's limit, which keeps a lying `length` of a foreign shape from costing time. */
-const maxRank = 64;
+export const maxRank = 64;
 
 /** What a Tensor is made of, already checked: the constructor takes it without looking again. */
 export class TensorLayout {
@@ -59,8 +59,8 @@ export function formatValue(value: unknown): string {
 }
 
 /**
- * A fresh, frozen copy of a list of safe integers; each element is read once. A plain number stands for a list of
- * one. `minimum` bounds the elements: 0 for a shape, -Infinity for strides.
+ * A fresh, frozen copy of a list of safe integers; each element is read once. A plain number stands for a
+ * list of one. `minimum` bounds the elements: 0 for a shape, -Infinity for strides.
  */
 export function toIntegers(where: string, value: unknown, minimum: number): readonly number[] {
   if (typeof value !== 'number' && !Array.isArray(value) && typedArrayName(value) === undefined) {
@@ -81,7 +81,10 @@ export function toIntegers(where: string, value: unknown, minimum: number): read
   return Object.freeze(integers);
 }
 
-/** The number of elements of `shape`. Lengths whose product is beyond 2^53 - 1 are a ShapeError, zero axes or not. */
+/**
+ * The number of elements of `shape`. Lengths whose product is beyond 2^53 - 1 are a ShapeError, zero axes or
+ * not.
+ */
 export function sizeOfShape(where: string, shape: readonly number[]): number {
   let size = 1;
   let isEmpty = false;
@@ -106,7 +109,10 @@ export function contiguousStrides(shape: readonly number[]): readonly number[] {
   return Object.freeze(strides);
 }
 
-/** Whether elements in row-major order stand one after another. Axes of length 1 do not count; size 0 always does. */
+/**
+ * Whether elements in row-major order stand one after another. Axes of length 1 do not count; size 0 always
+ * does.
+ */
 export function isRowMajor(shape: readonly number[], strides: readonly number[]): boolean {
   let expected = 1;
   let matches = true;
@@ -135,7 +141,9 @@ export function elementRange(
   return { first, last };
 }
 
-/** A ShapeError unless every reachable element is inside `data`; names a detached or shrunken buffer as such. */
+/**
+ * A ShapeError unless every reachable element is inside `data`; names a detached or shrunken buffer as such.
+ */
 export function checkExtent(where: string, layout: Omit<TensorLayout, 'dtype'>): void {
   const { data, shape, strides, offset, size } = layout;
   if (size === 0) return;
@@ -171,9 +179,15 @@ const dtypesOfArray: Readonly<Record<string, readonly DType[]>> = {
   Int32Array: ['int32'],
 };
 
+/** A view of the bits; empty where the buffer is detached, which the extent check then reports. */
+function bitsOfFloat16Array(data: TensorData): Uint16Array {
+  const length = typedArrayLengthOf(data);
+  return length === 0 ? new Uint16Array(0) : new Uint16Array(data.buffer, data.byteOffset, length);
+}
+
 /**
- * The storage and dtype of a typed array. A Float16Array is seen as a Uint16Array over the same memory; nothing is
- * copied. A DTypeError, beginning with `where`, names the remedy for what cannot be stored.
+ * The storage and dtype of a typed array. A Float16Array is seen as a Uint16Array over the same memory;
+ * nothing is copied. A DTypeError, beginning with `where`, names the remedy for what cannot be stored.
  */
 export function resolveStorage(
   where: string,
@@ -206,8 +220,7 @@ export function resolveStorage(
     );
   }
   const view = data as TensorData;
-  const storage =
-    arrayName === 'Float16Array' ? new Uint16Array(view.buffer, view.byteOffset, view.length) : view;
+  const storage = arrayName === 'Float16Array' ? bitsOfFloat16Array(view) : view;
   return { data: storage, dtype: dtype ?? possible[0] };
 }
 
@@ -226,7 +239,8 @@ export function describeLayout(
       : toIntegers(`${where}: strides`, given.strides, -Infinity);
   if (strides.length !== shape.length) {
     throw new ShapeError(
-      `${where}: strides ${formatShape(strides)} must have one entry for each axis of shape ${formatShape(shape)}`,
+      `${where}: strides ${formatShape(strides)} must have one entry for each axis of ` +
+        `shape ${formatShape(shape)}`,
     );
   }
   const offset = given.offset ?? 0;

@@ -1,8 +1,7 @@
-import type { TensorData } from './dtype.ts';
 import { DTypeError } from './errors.ts';
 import { Tensor } from './tensor.ts';
 import { layoutOfFields, readTensorFields } from './tensor-from.ts';
-import { checkExtent, type Float16ArrayLike, formatValue } from './tensor-layout.ts';
+import { checkExtent, formatValue } from './tensor-layout.ts';
 
 /**
  * What is accepted wherever a Tensor is: a Tensor, or a tensor of another library such as onnxruntime-node or
@@ -10,9 +9,12 @@ import { checkExtent, type Float16ArrayLike, formatValue } from './tensor-layout
  */
 export type TensorLike = Tensor | ForeignTensor;
 
-/** A tensor of another library. `strides` count elements; without them the data is row-major. */
+/**
+ * A tensor of another library. `strides` count elements; without them the data is row-major. What `data` and
+ * `type` are is looked at when it is used: the types of other libraries speak of all dtypes that they have.
+ */
 export type ForeignTensor = {
-  readonly data: TensorData | Float16ArrayLike;
+  readonly data: unknown;
   readonly strides?: readonly number[];
 } & ({ readonly dims: readonly number[] } | { readonly shape: readonly number[] }) &
   ({ readonly type: string } | { readonly dtype: string });
@@ -21,7 +23,8 @@ export type ForeignTensor = {
  * `value` as a Tensor over the same memory: a Tensor is returned as it is, anything of the form
  * `{data, dims | shape, type | dtype, strides?}` is wrapped, and all else is refused.
  *
- * @param caller the function that was called, and @param argument the name of the argument: they begin each message,
+ * @param caller the function that was called, and @param argument the name of the argument: they begin each
+ * message,
  *   e.g. `attention: q`.
  * @throws DTypeError for what is no tensor, or of a dtype that is not supported; ShapeError where the shape
  *   does not fit the data, or its buffer was detached. What a getter of `value` throws is passed on.
@@ -35,10 +38,9 @@ export function asTensor(caller: string, argument: string, value: unknown): Tens
   const fields = readTensorFields(value);
   if (fields === null) {
     throw new DTypeError(
-      `${where} must be a Tensor or of the form { data, dims, type }; got ${formatValue(value)}; make one with ` +
-        'new Tensor(data, shape), or with Tensor.from(values), which converts to float32',
+      `${where} must be a Tensor or of the form { data, dims, type }; got ${formatValue(value)}; make one ` +
+        'with new Tensor(data, shape), or with Tensor.from(values), which converts to float32',
     );
   }
-  const layout = layoutOfFields(where, fields);
-  return new Tensor(layout.data, layout.shape, layout);
+  return Tensor.ofLayout(layoutOfFields(where, fields));
 }

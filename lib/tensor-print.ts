@@ -1,6 +1,6 @@
 /**
- * Prints a tensor as NumPy 2 prints an array under its default options: `numpy.array_repr`. The structure follows
- * numpy/_core/arrayprint.py (FloatingFormat, _formatArray), so that the two can be read side by side.
+ * Prints a tensor as NumPy 2 prints an array under its default options: `numpy.array_repr`. The structure
+ * follows numpy/_core/arrayprint.py (FloatingFormat, _formatArray), so that the two can be read side by side.
  */
 import { DTYPES, type DType } from './dtype.ts';
 import { decodeElement, encoderOf } from './tensor-convert.ts';
@@ -84,9 +84,9 @@ function positionalParts(value: number, round: (value: number) => number): [stri
 }
 
 /**
- * The number that `render` (toFixed or toExponential) writes with `count` fraction digits, but with exact ties to
- * the even digit, as NumPy's dragon4 does; JavaScript takes the larger. 30 further zeros make a tie exact: no
- * float32 comes nearer to one.
+ * The number that `render` (toFixed or toExponential) writes with `count` fraction digits, but with exact
+ * ties to the even digit, as NumPy's dragon4 does; JavaScript takes the larger. 30 further zeros make a tie
+ * exact: no float32 comes nearer to one.
  */
 function halfEven(count: number, render: (count: number) => string): string {
   const rounded = render(count).split('e');

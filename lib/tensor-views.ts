@@ -64,7 +64,10 @@ export function permuted(source: TensorLayout, axes: unknown): TensorLayout {
   );
 }
 
-/** Elements start to end (exclusive) of one axis. Negative counts from the end; what lies beyond is cut, as Array.slice does. */
+/**
+ * Elements start to end (exclusive) of one axis. Negative counts from the end; what lies beyond is cut, as
+ * Array.slice does.
+ */
 export function sliced(source: TensorLayout, axis: number, start: number, end?: number): TensorLayout {
   const at = normalizeAxis('slice', axis, source.shape.length);
   const length = source.shape[at];
@@ -103,7 +106,8 @@ export function squeezed(source: TensorLayout, axis?: number): TensorLayout {
   const at = axis === undefined ? -1 : normalizeAxis('squeeze', axis, rank);
   if (at >= 0 && source.shape[at] !== 1) {
     throw new ShapeError(
-      `squeeze: axis ${axis} of shape ${formatShape(source.shape)} has length ${source.shape[at]}; only an axis of length 1 can go`,
+      `squeeze: axis ${axis} of shape ${formatShape(source.shape)} has length ${source.shape[at]}; ` +
+        'only an axis of length 1 can go',
     );
   }
   const isKept = (_: number, i: number): boolean => (at >= 0 ? i !== at : source.shape[i] !== 1);
@@ -123,12 +127,14 @@ function resolveShape(source: TensorLayout, wanted: unknown): number[] {
   if (shape.includes(-1) || (open >= 0 && (rest === 0 || !Number.isInteger(shape[open])))) {
     throw new ShapeError(
       `reshape: cannot infer -1 of ${formatShape(given)} from shape ` +
-        `${formatShape(source.shape)} (${source.size} elements); one -1 is allowed, and the rest must divide the size`,
+        `${formatShape(source.shape)} (${source.size} elements); one -1 is allowed, and the rest must ` +
+        'divide the size',
     );
   }
   if (open < 0 && rest !== source.size) {
     throw new ShapeError(
-      `reshape: shape ${formatShape(shape)} holds ${rest} elements, shape ${formatShape(source.shape)} holds ${source.size}`,
+      `reshape: shape ${formatShape(shape)} holds ${rest} elements, shape ${formatShape(source.shape)} ` +
+        `holds ${source.size}; -1 for one length takes what is left`,
     );
   }
   return shape;
@@ -140,17 +146,17 @@ export function reshaped(source: TensorLayout, wanted: unknown): TensorLayout {
   const strides = stridesForShape(source, shape);
   if (strides === null) {
     throw new ShapeError(
-      `reshape: a view of shape ${formatShape(source.shape)} with strides ${formatShape(source.strides)} cannot ` +
-        `become ${formatShape(shape)} without a copy; call .contiguous() first`,
+      `reshape: a view of shape ${formatShape(source.shape)} with strides ${formatShape(source.strides)} ` +
+        `cannot become ${formatShape(shape)} without a copy; call .contiguous() first`,
     );
   }
   return relayout(source, shape, strides);
 }
 
 /**
- * Strides under which `shape` (of the same size) visits the source's elements in the same order, or null. Groups
- * the source's axes, last first, into runs that are row-major among themselves; each run must be covered
- * by whole axes of `shape`.
+ * Strides under which `shape` (of the same size) visits the source's elements in the same order, or null.
+ * Groups the source's axes, last first, into runs that are row-major among themselves; each run must be
+ * covered by whole axes of `shape`.
  */
 function stridesForShape(source: TensorLayout, shape: readonly number[]): number[] | null {
   const strides = new Array<number>(shape.length).fill(1);

@@ -65,7 +65,10 @@ function freshLayout(where: string, given: unknown, dtype: unknown): TensorLayou
  * ```
  */
 export class Tensor {
-  /** The storage: exactly `size` long for a fresh result, longer for a view. float16 and bfloat16 are bits in a Uint16Array. */
+  /**
+   * The storage: exactly `size` long for a fresh result, longer for a view. float16 and bfloat16 are bits in
+   * a Uint16Array.
+   */
   readonly data: TensorData;
   /** Length of each axis; frozen. */
   readonly shape: readonly number[];
@@ -82,7 +85,8 @@ export class Tensor {
    *
    * @param data Float32Array, Int8Array, Uint8Array, Int32Array, Uint16Array (with dtype) or Float16Array
    * @param shape axis lengths; a number stands for one axis
-   * @throws ShapeError where shape or strides reach outside `data`; DTypeError for a dtype that `data` does not hold
+   * @throws ShapeError where shape or strides reach outside `data`; DTypeError for a dtype that `data` does
+   * not hold
    */
   constructor(
     data: TensorData | Float16ArrayLike,
@@ -111,8 +115,8 @@ export class Tensor {
   }
 
   /**
-   * A row-major tensor over `data`, which is exactly as long as `shape` says, without any check: for results on
-   * the decode path. `shape` is frozen. @internal
+   * A row-major tensor over `data`, which is exactly as long as `shape` says, without any check: for results
+   * on the decode path. `shape` is frozen. @internal
    */
   static wrap(data: TensorData, shape: readonly number[], dtype: DType): Tensor {
     const layout = new TensorLayout(
@@ -132,7 +136,9 @@ export class Tensor {
     return Tensor.ofLayout(freshLayout('Tensor.zeros', shape, options.dtype));
   }
 
-  /** Elements of no particular value, to be written; today they are 0, since JavaScript has no other memory. */
+  /**
+   * Elements of no particular value, to be written; today they are 0, since JavaScript has no other memory.
+   */
   static empty(shape: readonly number[] | number, options: { dtype?: DType } = {}): Tensor {
     checkOptions('Tensor.empty', options, ['dtype']);
     return Tensor.ofLayout(freshLayout('Tensor.empty', shape, options.dtype));
@@ -163,8 +169,8 @@ export class Tensor {
   }
 
   /**
-   * Standard normal numbers of a float dtype. The same `seed` (a safe integer) gives the same numbers; without one they
-   * differ from call to call. Source: {@link createNormal}.
+   * Standard normal numbers of a float dtype. The same `seed` (a safe integer) gives the same numbers;
+   * without one they differ from call to call. Source: {@link createNormal}.
    */
   static randn(shape: readonly number[] | number, options: { dtype?: DType; seed?: number } = {}): Tensor {
     checkOptions('Tensor.randn', options, ['dtype', 'seed']);
@@ -180,8 +186,9 @@ export class Tensor {
 
   /**
    * A tensor of nested arrays of numbers (float32) or booleans (bool), of a typed array (rank 1), or of a
-   * tensor of another library, strided or not. float64 becomes float32 and wider integers int32, the nearest value each;
-   * `dtype` asks for another. Memory is shared where nothing is converted: `.clone()` gives a copy.
+   * tensor of another library, strided or not. float64 becomes float32 and wider integers int32, the nearest
+   * value each; `dtype` asks for another. Memory is shared where nothing is converted: `.clone()` gives a
+   * copy.
    *
    * @throws ShapeError for ragged nesting; DTypeError for elements that are no numbers
    */
@@ -201,12 +208,17 @@ export class Tensor {
     return this.size * DTYPES[this.dtype].bytes;
   }
 
-  /** Whether the elements stand in row-major order, one after another, from `offset`. Axes of length 1 do not count. */
+  /**
+   * Whether the elements stand in row-major order, one after another, from `offset`. Axes of length 1 do not
+   * count.
+   */
   get isContiguous(): boolean {
     return isRowMajor(this.shape, this.strides);
   }
 
-  /** One element as a number (0 or 1 for bool), by one index for each axis; negative ones count from the end. */
+  /**
+   * One element as a number (0 or 1 for bool), by one index for each axis; negative ones count from the end.
+   */
   at(...index: number[]): number {
     const { shape, strides } = this;
     if (index.length !== shape.length) {
@@ -219,7 +231,8 @@ export class Tensor {
       const i = index[axis] < 0 ? index[axis] + shape[axis] : index[axis];
       if (!(Number.isInteger(i) && i >= 0 && i < shape[axis])) {
         throw new ShapeError(
-          `at: index ${index[axis]} is not on axis ${axis} of length ${shape[axis]}; shape ${formatShape(shape)}`,
+          `at: index ${index[axis]} is not on axis ${axis} of length ${shape[axis]}; ` +
+            `shape ${formatShape(shape)}`,
         );
       }
       position += i * strides[axis];
@@ -228,7 +241,9 @@ export class Tensor {
     return decodeElement(this.dtype, this.data[position]);
   }
 
-  /** The elements nested as deep as the rank: numbers, and booleans for bool. For rank 0 the element itself. */
+  /**
+   * The elements nested as deep as the rank: numbers, and booleans for bool. For rank 0 the element itself.
+   */
   toArray(): NestedArray {
     const values = decodeAll('toArray', gather('toArray', this), this.dtype);
     const isBool = this.dtype === 'bool';
@@ -247,7 +262,8 @@ export class Tensor {
   }
 
   /**
-   * The same elements, in row-major order, under another shape; one length may be -1. A list, or the numbers one by one.
+   * The same elements, in row-major order, under another shape; one length may be -1. A list, or the numbers
+   * one by one.
    *
    * @throws ShapeError where only a copy could have that shape: call {@link Tensor.contiguous} first
    */
@@ -260,12 +276,17 @@ export class Tensor {
     return Tensor.ofLayout(transposed(this, a, b));
   }
 
-  /** Axes in another order: axis i of the result is axis `axes[i]` of this. A list, or the numbers one by one. */
+  /**
+   * Axes in another order: axis i of the result is axis `axes[i]` of this. A list, or the numbers one by one.
+   */
   permute(...axes: readonly [readonly number[]] | readonly number[]): Tensor {
     return Tensor.ofLayout(permuted(this, Array.isArray(axes[0]) ? axes[0] : axes));
   }
 
-  /** Elements `start` to `end` (exclusive, default the length) of one axis, as Array.slice counts: negative from the end. */
+  /**
+   * Elements `start` to `end` (exclusive, default the length) of one axis, as Array.slice counts: negative
+   * from the end.
+   */
   slice(axis: number, start: number, end?: number): Tensor {
     return Tensor.ofLayout(sliced(this, axis, start, end));
   }
@@ -281,8 +302,8 @@ export class Tensor {
   }
 
   /**
-   * A row-major tensor whose `data` is exactly `size` long: this one where it is that already, a view where only
-   * `data` is longer, else a copy.
+   * A row-major tensor whose `data` is exactly `size` long: this one where it is that already, a view where
+   * only `data` is longer, else a copy.
    */
   contiguous(): Tensor {
     const { data, shape, offset, dtype, size } = this;
@@ -292,8 +313,9 @@ export class Tensor {
   }
 
   /**
-   * A copy of another (or the same) dtype, row-major. To floats: rounds to nearest, ties to even. To integers: truncates
-   * toward zero, saturates at the ends of the range, NaN gives 0. To bool: all but 0 is true.
+   * A copy of another (or the same) dtype, row-major. To floats: rounds to nearest, ties to even. To
+   * integers: truncates toward zero, saturates at the ends of the range, NaN gives 0. To bool: all but 0 is
+   * true.
    */
   to(dtype: DType): Tensor {
     checkDType('to', dtype);
@@ -321,8 +343,8 @@ export class Tensor {
 }
 
 /**
- * Whether the byte ranges that two tensors reach overlap in one buffer. Views whose elements interleave without
- * meeting count as overlapping.
+ * Whether the byte ranges that two tensors reach overlap in one buffer. Views whose elements interleave
+ * without meeting count as overlapping.
  */
 export function sameMemory(a: Tensor, b: Tensor): boolean {
   if (a.size === 0 || b.size === 0 || a.data.buffer !== b.data.buffer) return false;

@@ -22,7 +22,8 @@ describe('createNormal', () => {
     const n = 200_000;
     const values = draw(1, n);
     const moment = (power: number): number => values.reduce((sum, x) => sum + x ** power, 0) / n;
-    // Five standard errors of each sample moment: sqrt((E[x^2p] - E[x^p]^2) / n), E[x^2, 4, 6, 8] = 1, 3, 15, 105.
+    // Five standard errors of each sample moment, sqrt((E[x^2p] - E[x^p]^2) / n); the moments of order
+    // 2, 4, 6, 8 are 1, 3, 15, 105.
     expect(Math.abs(moment(1))).toBeLessThan(5 * Math.sqrt(1 / n));
     expect(Math.abs(moment(2) - 1)).toBeLessThan(5 * Math.sqrt(2 / n));
     expect(Math.abs(moment(3))).toBeLessThan(5 * Math.sqrt(15 / n));

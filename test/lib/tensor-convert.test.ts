@@ -28,7 +28,8 @@ describe('to', () => {
   });
 
   it('rounds a wide integer once', () => {
-    // As float32 the second is a tie between two bfloat16, whose even one is 2^25; the integer lies above the tie.
+    // As float32 the second is a tie between two bfloat16, whose even one is 2^25; the integer lies above the
+    // tie.
     const x = Tensor.from([2 ** 24 + 1, 2 ** 25 + 2 ** 17 + 1], { dtype: 'int32' });
     expect(values(x)).toEqual([2 ** 24, 2 ** 25 + 2 ** 17]);
     expect(values(x.to('bfloat16'))).toEqual([2 ** 24, 2 ** 25 + 2 ** 18]);
@@ -40,6 +41,16 @@ describe('to', () => {
     const x = new Tensor(new Float32Array(bits.buffer), [2, 3]);
     const back = x.transpose(0, 1).contiguous().transpose(0, 1).clone();
     expect(new Uint32Array(back.data.buffer)).toEqual(bits);
+  });
+
+  it('copies long rows, which go by whole runs, like short ones', () => {
+    const x = Tensor.arange([3, 2, 100]);
+    const view = x.transpose(0, 1).slice(2, 7, 93);
+    const expected = [0, 1].flatMap((b) =>
+      [0, 1, 2].flatMap((a) => Array.from({ length: 86 }, (_, c) => a * 200 + b * 100 + c + 7)),
+    );
+    expect(values(view)).toEqual(expected);
+    expect(values(view.transpose(1, 2).contiguous().transpose(1, 2))).toEqual(expected);
   });
 
   it('reads any nonzero byte of a bool as true', () => {

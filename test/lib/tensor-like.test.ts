@@ -22,7 +22,10 @@ class OrtTensor {
   }
 }
 
-/** As Transformers.js' Tensor: a Proxy around an object that wraps an OrtTensor, which takes integers for rows. */
+/**
+ * As Transformers.js' Tensor: a Proxy around an object that wraps an OrtTensor, which takes integers for
+ * rows.
+ */
 const proxied = (inner: OrtTensor): unknown =>
   new Proxy(inner, {
     get: (target, key) => {
