@@ -1,0 +1,102 @@
+import { styleText } from 'node:util';
+import type { BenchReport } from './bench-run.ts';
+import { median } from './measure.ts';
+import { formatNumber, formatShare, formatTable } from './table.ts';
+import { CHUNK, formatHeads, type LayerGroup, type Phase } from './workloads.ts';
+
+const PHASE_NAMES: Readonly<Record<Phase, string>> = {
+  prefill: 'prefill',
+  chunked: `prefill by ${CHUNK}`,
+  decode: 'decode',
+};
+
+/** The report as tables for people. */
+export function formatReport(report: BenchReport, isTerminal: boolean): string {
+  const title = (text: string): string => (isTerminal ? styleText('bold', text) : text);
+  const numLayers = report.layers.reduce((sum, group) => sum + group.count, 0);
+  const lines = [
+    title(`node-sdpa bench: ${report.name}`),
+    ...formatHeader(report),
+    '',
+    title('One layer'),
+    ...formatRows(report),
+    '',
+    title(`All ${numLayers} attention layers, one after the other; projections and MLPs are not counted`),
+    ...formatTable(
+      ['phase', 'context', 'ms', 'tokens/s'],
+      report.totals.map(({ phase, context, milliseconds, tokensPerSecond }) => [
+        PHASE_NAMES[phase],
+        String(context),
+        formatNumber(milliseconds),
+        formatNumber(tokensPerSecond),
+      ]),
+    ),
+  ];
+  if (report.reference.length > 0) {
+    lines.push('', title('Native against reference (TypeScript, float64, one thread), one layer'));
+    lines.push(...formatComparisons(report));
+  }
+  if (report.notes.length > 0) lines.push('', ...report.notes);
+  return `${lines.join('\n')}\n`;
+}
+
+function formatHeader({ layers, numLinearLayers, machine, dtype, rows }: BenchReport): string[] {
+  const shapes = layers.map(describeGroup);
+  if (numLinearLayers > 0) shapes.push(`${numLinearLayers} linear (no attention; not timed)`);
+  const known = (values: (number | null)[]): string => {
+    const numbers = values.filter((value) => value !== null);
+    return formatNumber(numbers.length === 0 ? null : median(numbers));
+  };
+  const ceilings =
+    `FMA ${known(rows.map((row) => row.fmaCeiling))} GFLOP/s, ` +
+    `read ${known(rows.map((row) => row.readCeiling))} GB/s (medians, measured between the runs below)`;
+  const [, ...lines] = formatTable(
+    ['', ''],
+    [
+      ['layers', shapes.join('; ')],
+      ['backend', `${machine.backend}, ${machine.isa}, ${machine.threads} threads, ${dtype}; ${machine.cpu}`],
+      ['ceilings', ceilings],
+    ],
+    2,
+  );
+  return lines;
+}
+
+function describeGroup({ count, name, shape, decodeShape }: LayerGroup): string {
+  const decoded = decodeShape === shape ? '' : `, decode ${formatHeads(decodeShape)}`;
+  return `${count} ${name} (${formatHeads(shape)}${decoded})`;
+}
+
+function formatRows({ rows }: BenchReport): string[] {
+  const head = ['layer', 'phase', 'context', 'ms', 'tokens/s', 'GFLOP/s', 'of FMA', 'K+V GB/s', 'of read'];
+  return formatTable(
+    head,
+    rows.map((row) => [
+      row.layer,
+      PHASE_NAMES[row.phase],
+      String(row.context),
+      formatNumber(row.milliseconds),
+      formatNumber(row.tokensPerSecond),
+      formatNumber(row.gflopsPerSecond),
+      formatShare(row.fmaShare),
+      formatNumber(row.gigabytesPerSecond),
+      formatShare(row.readShare),
+    ]),
+    2,
+  );
+}
+
+function formatComparisons({ reference }: BenchReport): string[] {
+  return formatTable(
+    ['layer', 'phase', 'context', 'native ms', 'reference ms', 'ratio'],
+    reference.map((row) => [
+      row.layer,
+      PHASE_NAMES[row.phase],
+      String(row.context),
+      formatNumber(row.nativeMilliseconds),
+      formatNumber(row.referenceMilliseconds),
+      `${formatNumber(row.ratio)}x`,
+    ]),
+    2,
+  );
+}

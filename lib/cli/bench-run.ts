@@ -1,0 +1,243 @@
+import { freemem } from 'node:os';
+import { type BackendInfo, backendInfo } from '../backend-info.ts';
+import { bytesPerElement, type DType } from '../dtype.ts';
+import { alibiSlopes } from '../modules/alibi.ts';
+import type { ModelDescription } from '../modules/describe-model.ts';
+import { loadAddon } from '../native/loader.ts';
+import { Tensor } from '../tensor.ts';
+import { Ceilings, coldBytes } from './ceilings.ts';
+import { UsageError } from './command.ts';
+import { type Comparison, compareWithReference } from './compare-backends.ts';
+import { type Budget, measure } from './measure.ts';
+import { type PrepareOptions, prepare, type ScoreOptions } from './prepare.ts';
+import type { ProgressBar } from './progress-bar.ts';
+import {
+  cachedBytes,
+  groupLayers,
+  type LayerGroup,
+  type Phase,
+  tokensOf,
+  usefulFlops,
+  type Workload,
+} from './workloads.ts';
+
+/** What `bench` was asked for. */
+export interface BenchRequest {
+  readonly name: string;
+  readonly model: ModelDescription;
+  readonly contexts: readonly number[];
+  /** Whether contexts may be left out that would take long: the user has not named them. */
+  readonly leaveOutSlow: boolean;
+  readonly dtype: DType;
+  /** null: as many as there are. */
+  readonly threads: number | null;
+}
+
+/** One layer in one phase. Rates are per second; shares are medians of ratios to a ceiling measured beside each run. */
+export interface BenchRow {
+  readonly layer: string;
+  readonly phase: Phase;
+  readonly context: number;
+  readonly milliseconds: number;
+  readonly samples: number;
+  readonly tokensPerSecond: number;
+  readonly flops: number;
+  readonly gflopsPerSecond: number;
+  /** Of prefill: the FMA ceiling in GFLOP/s, and the share reached. */
+  readonly fmaCeiling: number | null;
+  readonly fmaShare: number | null;
+  /** Of decode: bytes of k and v read a step, GB/s, the ceiling of a plain read of as many bytes, the share reached. */
+  readonly cachedBytes: number | null;
+  readonly gigabytesPerSecond: number | null;
+  readonly readCeiling: number | null;
+  readonly readShare: number | null;
+}
+
+/** All softmax layers of the model together: the sum of their rows. */
+export interface BenchTotal {
+  readonly phase: Phase;
+  readonly context: number;
+  readonly milliseconds: number;
+  readonly tokensPerSecond: number;
+}
+
+/** What `bench` found; plain data. */
+export interface BenchReport {
+  readonly name: string;
+  readonly modelType: string;
+  readonly dtype: DType;
+  readonly machine: BackendInfo;
+  readonly layers: readonly LayerGroup[];
+  readonly numLinearLayers: number;
+  readonly rows: readonly BenchRow[];
+  readonly totals: readonly BenchTotal[];
+  readonly reference: readonly Comparison[];
+  /** What was left out, and why. */
+  readonly notes: readonly string[];
+}
+
+const BUDGET: Budget = { seconds: 1, minSamples: 3 };
+/** A prefill of the whole model's kinds of layers longer than this is left out of a run that did not ask for it. */
+const MAX_PREFILL_SECONDS = 4;
+
+/** Runs every phase at every context on one layer of each kind. */
+export async function runBench(request: BenchRequest, progress: ProgressBar): Promise<BenchReport> {
+  const { model, contexts, dtype } = request;
+  const machine = backendInfo();
+  const { groups, numLinear } = groupLayers(model);
+  if (groups.length === 0)
+    throw new UsageError(`${request.name} has linear layers only: there is no attention to time`);
+  const phases: Phase[] = model.causal ? ['prefill', 'chunked', 'decode'] : ['prefill'];
+  const notes = model.causal
+    ? []
+    : ['the model is not causal: there is no decoding, and no prefill in chunks'];
+  checkMemory(groups, contexts, dtype);
+
+  const bench = new Bench(request, machine);
+  const total = contexts.length * phases.length * groups.length + 1;
+  for (const context of contexts) {
+    const seconds = bench.predictPrefill(groups, context);
+    if (request.leaveOutSlow && seconds > MAX_PREFILL_SECONDS) {
+      notes.push(
+        `context ${context} left out: one prefill would take about ${seconds.toFixed(0)} s; ask for it with --context`,
+      );
+      continue;
+    }
+    for (const group of groups) {
+      for (const phase of phases) {
+        progress.show(bench.rows.length, total, `${group.name} layer, ${phase}, ${context} tokens`);
+        await bench.run(group, phase, context);
+      }
+    }
+  }
+  progress.show(total - 1, total, 'native against reference');
+  const reference =
+    machine.backend === 'native' ? await compareWithReference(groups[0], bench.scores(groups[0]), dtype) : [];
+  return {
+    name: request.name,
+    modelType: model.modelType,
+    dtype,
+    machine,
+    layers: groups,
+    numLinearLayers: numLinear,
+    rows: bench.rows,
+    totals: sumRows(bench.rows, groups),
+    reference,
+    notes,
+  };
+}
+
+class Bench {
+  readonly rows: BenchRow[] = [];
+  readonly #request: BenchRequest;
+  readonly #ceilings: Ceilings | null;
+  readonly #decodeRows = new Map<string, BenchRow>();
+
+  constructor(request: BenchRequest, machine: BackendInfo) {
+    const addon = loadAddon();
+    this.#request = request;
+    this.#ceilings =
+      machine.backend === 'native' && !(addon instanceof Error) ? new Ceilings(addon, machine.threads) : null;
+  }
+
+  /** Seconds that prefilling one layer of each kind should take, by the slowest prefill so far; 0 before the first. */
+  predictPrefill(groups: readonly LayerGroup[], context: number): number {
+    const rates = this.rows.filter((row) => row.phase !== 'decode').map((row) => 1e9 * row.gflopsPerSecond);
+    if (rates.length === 0) return 0;
+    const flops = groups.map((group) => usefulFlops(this.#workload(group, 'prefill', context)));
+    return flops.reduce((a, b) => a + b) / Math.min(...rates);
+  }
+
+  async run(group: LayerGroup, phase: Phase, context: number): Promise<void> {
+    // A window that is full already reads the same number of keys at every context.
+    const key = `${group.name} ${Math.min(context, group.window)}`;
+    const known = phase === 'decode' ? this.#decodeRows.get(key) : undefined;
+    const row = known === undefined ? await this.#measure(group, phase, context) : { ...known, context };
+    if (phase === 'decode') this.#decodeRows.set(key, row);
+    this.rows.push(row);
+  }
+
+  /** The model's own scale, softcap, sinks and slopes, as attention takes them. */
+  scores(group: LayerGroup): ScoreOptions {
+    const { model } = this.#request;
+    const { numHeads } = group.shape;
+    return {
+      scale: model.scale,
+      ...(model.softcap === 0 ? {} : { softcap: model.softcap }),
+      ...(model.sinks ? { sinks: Tensor.randn([numHeads], { seed: 4 }) } : {}),
+      ...(model.alibi ? { alibiSlopes: alibiSlopes(numHeads) } : {}),
+    };
+  }
+
+  #workload(group: LayerGroup, phase: Phase, context: number): Workload {
+    const { model, dtype } = this.#request;
+    const shape = phase === 'decode' ? group.decodeShape : group.shape;
+    return { phase, shape, context, causal: model.causal, window: group.window, dtype };
+  }
+
+  async #measure(group: LayerGroup, phase: Phase, context: number): Promise<BenchRow> {
+    const workload = this.#workload(group, phase, context);
+    const isDecode = phase === 'decode';
+    const flops = usefulFlops(workload);
+    const bytes = cachedBytes(workload);
+    const options: PrepareOptions = { ...this.scores(group), coldBytes: isDecode ? coldBytes() : 0 };
+    const prepared = prepare(workload, options);
+    try {
+      prepared.check();
+      const ceilings = this.#ceilings;
+      const fma = ceilings && ((seconds: number) => ceilings.fma(seconds));
+      const read = ceilings && (() => ceilings.read(bytes));
+      const { seconds, share, ceiling, samples } = await measure(
+        prepared,
+        isDecode ? bytes : flops,
+        isDecode ? read : fma,
+        BUDGET,
+      );
+      const scaled = ceiling === null ? null : ceiling / 1e9;
+      return {
+        layer: group.name,
+        phase,
+        context,
+        milliseconds: 1000 * seconds,
+        samples,
+        tokensPerSecond: tokensOf(workload) / seconds,
+        flops,
+        gflopsPerSecond: flops / seconds / 1e9,
+        fmaCeiling: isDecode ? null : scaled,
+        fmaShare: isDecode ? null : share,
+        cachedBytes: isDecode ? bytes : null,
+        gigabytesPerSecond: isDecode ? bytes / seconds / 1e9 : null,
+        readCeiling: isDecode ? scaled : null,
+        readShare: isDecode ? share : null,
+      };
+    } finally {
+      prepared.dispose();
+    }
+  }
+}
+
+function sumRows(rows: readonly BenchRow[], groups: readonly LayerGroup[]): BenchTotal[] {
+  const counts = new Map(groups.map((group) => [group.name, group.count]));
+  const totals = new Map<string, BenchTotal>();
+  for (const { layer, phase, context, milliseconds } of rows) {
+    const key = `${phase} ${context}`;
+    const sum = (totals.get(key)?.milliseconds ?? 0) + (counts.get(layer) as number) * milliseconds;
+    const tokens = phase === 'decode' ? 1 : context;
+    totals.set(key, { phase, context, milliseconds: sum, tokensPerSecond: (1000 * tokens) / sum });
+  }
+  return [...totals.values()];
+}
+
+/** Refuses contexts whose inputs do not fit before anything is allocated. */
+function checkMemory(groups: readonly LayerGroup[], contexts: readonly number[], dtype: DType): void {
+  const context = Math.max(...contexts);
+  const elements = groups.map(({ shape: { numHeads, numKvHeads, headDim, valueDim } }) => {
+    return (numHeads + 2 * numKvHeads) * (headDim + valueDim);
+  });
+  const bytes = context * Math.max(...elements) * bytesPerElement(dtype);
+  if (bytes < 0.8 * freemem()) return;
+  const gib = (x: number): string => `${(x / 2 ** 30).toFixed(1)} GiB`;
+  throw new UsageError(
+    `--context ${context} needs ${gib(bytes)} for q, k, v, out and the cache of one layer, and ${gib(freemem())} are free; ask for less`,
+  );
+}

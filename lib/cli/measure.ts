@@ -1,0 +1,78 @@
+import { setImmediate } from 'node:timers/promises';
+
+/** Something to time again and again. */
+export interface Repeatable {
+  run(): void;
+  /** Undoes a run; not timed. */
+  rewind(): void;
+}
+
+/** How long to go on. At least `minSamples`, then until `seconds` have passed. */
+export interface Budget {
+  readonly seconds: number;
+  readonly minSamples: number;
+}
+
+/** Medians over the samples. */
+export interface Measurement {
+  readonly seconds: number;
+  /** Of the work's rate to the ceiling measured right before and after it; null without a ceiling. */
+  readonly share: number | null;
+  /** Operations or bytes a second. */
+  readonly ceiling: number | null;
+  readonly samples: number;
+}
+
+const MAX_SAMPLES = 200;
+
+/**
+ * Times `work`, which does `amount` operations (or reads so many bytes) a run, and between any two runs the ceiling
+ * of such work: on a machine that others use too, only neighbours in time can be compared.
+ *
+ * @param ceiling the machine's rate, measured for about so many seconds
+ */
+export async function measure(
+  work: Repeatable,
+  amount: number,
+  ceiling: ((seconds: number) => number) | null,
+  budget: Budget,
+): Promise<Measurement> {
+  const times: number[] = [];
+  const ceilings: number[] = [];
+  const shares: number[] = [];
+  const end = performance.now() + 1000 * budget.seconds;
+  let before = ceiling?.(timeOf(work)) ?? null;
+  while (times.length < budget.minSamples || (performance.now() < end && times.length < MAX_SAMPLES)) {
+    // Lets an interrupt through.
+    await setImmediate();
+    const seconds = timeOf(work);
+    times.push(seconds);
+    if (ceiling === null || before === null) continue;
+    const after = ceiling(seconds);
+    shares.push(amount / seconds / ((before + after) / 2));
+    ceilings.push(after);
+    before = after;
+  }
+  return {
+    seconds: median(times),
+    share: shares.length === 0 ? null : median(shares),
+    ceiling: ceilings.length === 0 ? null : median(ceilings),
+    samples: times.length,
+  };
+}
+
+/** Seconds of one run, which is then undone. */
+export function timeOf(work: Repeatable): number {
+  const start = performance.now();
+  work.run();
+  const seconds = (performance.now() - start) / 1000;
+  work.rewind();
+  return seconds;
+}
+
+/** The middle value, or the mean of the two middle ones. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
