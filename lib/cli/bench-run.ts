@@ -111,8 +111,9 @@ export async function runBench(request: BenchRequest, progress: ProgressBar): Pr
     }
   }
   progress.show(total - 1, total, 'native against reference');
+  const main = groups.find((group) => group.window === Infinity) ?? groups[0];
   const reference =
-    machine.backend === 'native' ? await compareWithReference(groups[0], bench.scores(groups[0]), dtype) : [];
+    machine.backend === 'native' ? await compareWithReference(main, bench.scores(main), dtype) : [];
   return {
     name: request.name,
     modelType: model.modelType,

@@ -2,6 +2,7 @@ import { accessSync, constants, readFileSync, statSync, writeFileSync } from 'no
 import { dirname, resolve } from 'node:path';
 import { getNumThreads, setNumThreads } from '../backend-info.ts';
 import { checkDType, type DType, isFloatDType } from '../dtype.ts';
+import { SdpaError } from '../errors.ts';
 import { describeModel, type ModelDescription } from '../modules/describe-model.ts';
 import { presetConfig, presetNames } from '../modules/presets.ts';
 import { readArguments, readCount, readCounts } from './arguments.ts';
@@ -87,9 +88,20 @@ function readModel(
   }
   if (file === undefined) {
     const name = preset ?? DEFAULT_MODEL;
-    return { name, model: describeModel(presetConfig(name)) };
+    return { name, model: speakAs('--model', () => describeModel(presetConfig(name))) };
   }
-  return { name: file, model: describeModel(readText(file)) };
+  const text = readText(file);
+  return { name: file, model: speakAs(`--config ${file}`, () => describeModel(text)) };
+}
+
+/** Errors of the library in the words of the command line: the option stands in for the function. */
+function speakAs<T>(option: string, call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    if (!(error instanceof SdpaError)) throw error;
+    throw new UsageError(error.message.replace(/^\w+:/, `${option}:`));
+  }
 }
 
 function readText(file: string): string {

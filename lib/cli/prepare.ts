@@ -27,6 +27,8 @@ export interface Prepared extends Repeatable {
 /** How to prepare. */
 export interface PrepareOptions extends ScoreOptions {
   readonly backend?: BackendChoice;
+  /** At most so many; default: all. */
+  readonly threads?: number;
   /** Decode goes through caches of so many bytes in turn, so that their data are cold. Default: one cache. */
   readonly coldBytes?: number;
 }
@@ -47,15 +49,15 @@ export function prepare(workload: Workload, options: PrepareOptions = {}): Prepa
     v: randomTensor([1, numKvHeads, kvLen, valueDim], 3, dtype),
     out: Tensor.empty([1, numHeads, qLen, valueDim], { dtype }),
   };
-  const { backend, coldBytes = 0, ...scores } = options;
+  const { backend, threads, coldBytes = 0, ...scores } = options;
   const windowed = workload.window < kvLen ? { window: { left: workload.window - 1 } } : {};
   const attentionOptions = { ...scores, ...windowed, causal: workload.causal };
   const check = () => checkSamples(inputs, attentionOptions);
-  const withBackend = { ...attentionOptions, backend };
-  if (phase === 'prefill') return preparePrefill(inputs, withBackend, check);
-  if (phase === 'chunked') return prepareChunked(inputs, withBackend, check);
+  const runOptions = { ...attentionOptions, backend, threads };
+  if (phase === 'prefill') return preparePrefill(inputs, runOptions, check);
+  if (phase === 'chunked') return prepareChunked(inputs, runOptions, check);
   const numCaches = Math.min(MAX_CACHES, Math.max(1, Math.ceil(coldBytes / cachedBytes(workload))));
-  return prepareDecode(inputs, withBackend, numCaches, check);
+  return prepareDecode(inputs, runOptions, numCaches, check);
 }
 
 /** q [1, numHeads, qLen, headDim], k and v [1, numKvHeads, kvLen, ...], and the place of the result. */

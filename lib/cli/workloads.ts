@@ -107,3 +107,17 @@ function describeGroup(model: ModelDescription, layer: LayerDescription): LayerG
 export function formatHeads({ numHeads, numKvHeads, headDim, valueDim }: LayerShape): string {
   return `${numHeads}/${numKvHeads}/${headDim}${valueDim === headDim ? '' : `-${valueDim}`}`;
 }
+
+const plain = { causal: true, window: Infinity, dtype: 'float32' } as const;
+
+/** The prefills that this project measures itself by. */
+export const prefillCases: readonly Workload[] = [
+  { ...plain, phase: 'prefill', shape: SHAPES.llama, context: 2048 },
+  { ...plain, phase: 'prefill', shape: SHAPES.qwen, context: 2048 },
+  { ...plain, phase: 'prefill', shape: SHAPES.minimind, context: 512 },
+];
+
+/** The decode steps that this project measures itself by. */
+export const decodeCases: readonly Workload[] = [SHAPES.llama, SHAPES.qwen].flatMap((shape) =>
+  [8192, 32768].map((context) => ({ ...plain, phase: 'decode' as const, shape, context })),
+);
