@@ -1,7 +1,7 @@
 import { accessSync, constants, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { getNumThreads, setNumThreads } from '../backend-info.ts';
-import { checkDType, type DType, isFloatDType } from '../dtype.ts';
+import { type DType, isDType, isFloatDType } from '../dtype.ts';
 import { SdpaError } from '../errors.ts';
 import { describeModel, type ModelDescription } from '../modules/describe-model.ts';
 import { presetConfig, presetNames } from '../modules/presets.ts';
@@ -123,8 +123,7 @@ function readContexts(
 }
 
 function readDType(name: string): DType {
-  const dtype = checkDType('--dtype', name);
-  if (isFloatDType(dtype)) return dtype;
+  if (isDType(name) && isFloatDType(name)) return name;
   throw new UsageError(`--dtype must be float32, float16 or bfloat16; got '${name}'`);
 }
 

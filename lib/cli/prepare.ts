@@ -61,7 +61,7 @@ export function prepare(workload: Workload, options: PrepareOptions = {}): Prepa
 }
 
 /** q [1, numHeads, qLen, headDim], k and v [1, numKvHeads, kvLen, ...], and the place of the result. */
-interface Inputs {
+export interface Inputs {
   readonly q: Tensor;
   readonly k: Tensor;
   readonly v: Tensor;
@@ -144,7 +144,7 @@ function makeCache({ k, v }: Inputs, { backend }: AttentionOptions): KVCache {
 }
 
 /** Compares the first, the middle and the last query of the first and the last query group with the oracle. */
-function checkSamples({ q, k, v, out }: Inputs, options: AttentionOptions): void {
+export function checkSamples({ q, k, v, out }: Inputs, options: AttentionOptions): void {
   const [, numHeads, qLen] = q.shape;
   const [, numKvHeads, kvLen] = k.shape;
   const groupSize = numHeads / numKvHeads;

@@ -1,0 +1,38 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { resolve } from 'node:path';
+import { expect, test } from 'vitest';
+import { VERSION } from '../../lib/version.ts';
+
+// What users run: the compiled file, which 'npm test' has brought up to date.
+const program = resolve(import.meta.dirname, '../../dist/cli.js');
+
+test('the program prints its version', () => {
+  expect(spawnSync(process.execPath, [program, '--version'], { encoding: 'utf8' })).toMatchObject({
+    status: 0,
+    stdout: `${VERSION}\n`,
+    stderr: '',
+  });
+});
+
+test('a bad argument is one line and exit code 1', () => {
+  expect(
+    spawnSync(process.execPath, [program, 'bench', '--threads', '0'], { encoding: 'utf8' }),
+  ).toMatchObject({
+    status: 1,
+    stdout: '',
+    stderr: "node-sdpa bench: --threads must be a whole number from 1 to 1024; got '0'\n",
+  });
+});
+
+test('an interrupt ends a running bench with exit code 130 and nothing on stdout', async () => {
+  const child = spawn(process.execPath, [program, 'bench', '--model', 'minimind2-small', '--context', '64']);
+  let stdout = '';
+  child.stdout.on('data', (text) => {
+    stdout += text;
+  });
+  // Long enough to be in the midst of it, which takes seconds.
+  setTimeout(() => child.kill('SIGINT'), 1000);
+  const [code] = await once(child, 'exit');
+  expect({ code, stdout }).toEqual({ code: 130, stdout: '' });
+});
