@@ -1,0 +1,79 @@
+// Builds the VecTable of the Vec in scope. Included last by each unit of this folder.
+#pragma once
+
+#include "../../simd/math.h"
+#include "vec_table.h"
+
+namespace sdpa {
+namespace {
+
+// The Vec expression of a, b and c as a VecTable::Ternary.
+#define SDPA_TERNARY(expression)                                                 \
+  [](const float* pa, const float* pb, const float* pc, float* out) {            \
+    const Vec a = Vec::load(pa), b = Vec::load(pb), c = Vec::load(pc);           \
+    (void)a, (void)b, (void)c;                                                   \
+    const Vec one = Vec::broadcast(1.0f), zero = Vec::zero();                    \
+    (void)one, (void)zero;                                                       \
+    (expression).store(out);                                                     \
+  }
+
+template <class T>
+void loadWhole(const T* p, float* out) {
+  Vec::load(p).store(out);
+}
+
+template <class T>
+void loadPart(const T* p, int n, float* out) {
+  Vec::loadPartial(p, n).store(out);
+}
+
+inline void storePart(const float* a, int n, float* out) { Vec::load(a).storePartial(out, n); }
+
+inline void reduceRows(const float* rows, float* out) {
+  constexpr int W = Vec::kWidth;
+  Vec::reduceAdd4(Vec::load(rows), Vec::load(rows + W), Vec::load(rows + 2 * W), Vec::load(rows + 3 * W), out);
+}
+
+inline void transposeRows(float* rows) {
+  Vec block[Vec::kWidth];
+  for (int i = 0; i < Vec::kWidth; ++i) block[i] = Vec::load(rows + i * Vec::kWidth);
+  Vec::transpose(block);
+  for (int i = 0; i < Vec::kWidth; ++i) block[i].store(rows + i * Vec::kWidth);
+}
+
+constexpr test::VecTable vecTableOf(const char* isa) {
+  return {isa,
+          Vec::kWidth,
+          SDPA_TERNARY(a + b),
+          SDPA_TERNARY(a - b),
+          SDPA_TERNARY(a * b),
+          SDPA_TERNARY(a / b),
+          SDPA_TERNARY(Vec::fma(a, b, c)),
+          SDPA_TERNARY(Vec::max(a, b)),
+          SDPA_TERNARY(Vec::abs(a)),
+          SDPA_TERNARY(Vec::round(a)),
+          SDPA_TERNARY(Vec::scalePowerOfTwo(a, b)),
+          SDPA_TERNARY(Vec::select(a < b, one, zero)),
+          SDPA_TERNARY(Vec::select(a >= b, one, zero)),
+          SDPA_TERNARY(Vec::select(a == b, one, zero)),
+          SDPA_TERNARY(Vec::select((a < b) & (b < c), one, zero)),
+          SDPA_TERNARY(Vec::select((a < b) | (b < c), one, zero)),
+          SDPA_TERNARY(Vec::select(a < b, b, c)),
+          SDPA_TERNARY(Vec::broadcast(pa[0])),
+          SDPA_TERNARY(exp2(a)),
+          SDPA_TERNARY(tanh(a)),
+          loadWhole<float>,
+          loadWhole<Float16>,
+          loadWhole<BFloat16>,
+          loadPart<float>,
+          loadPart<Float16>,
+          loadPart<BFloat16>,
+          storePart,
+          reduceRows,
+          transposeRows};
+}
+
+#undef SDPA_TERNARY
+
+}  // namespace
+}  // namespace sdpa
