@@ -43,23 +43,39 @@ export function formatReport(report: BenchReport, isTerminal: boolean): string {
 function formatHeader({ layers, numLinearLayers, machine, dtype, rows }: BenchReport): string[] {
   const shapes = layers.map(describeGroup);
   if (numLinearLayers > 0) shapes.push(`${numLinearLayers} linear (no attention; not timed)`);
-  const known = (values: (number | null)[]): string => {
-    const numbers = values.filter((value) => value !== null);
-    return formatNumber(numbers.length === 0 ? null : median(numbers));
-  };
-  const ceilings =
-    `FMA ${known(rows.map((row) => row.fmaCeiling))} GFLOP/s, ` +
-    `read ${known(rows.map((row) => row.readCeiling))} GB/s (medians, measured between the runs below)`;
+  const ceilings = [
+    describeCeiling(
+      'FMA',
+      'GFLOP/s',
+      rows.map((row) => row.fmaCeiling),
+    ),
+    describeCeiling(
+      'read',
+      'GB/s',
+      rows.map((row) => row.readCeiling),
+    ),
+  ].filter((text) => text !== null);
+  const threads = `${machine.threads} thread${machine.threads === 1 ? '' : 's'}`;
   const [, ...lines] = formatTable(
     ['', ''],
     [
       ['layers', shapes.join('; ')],
-      ['backend', `${machine.backend}, ${machine.isa}, ${machine.threads} threads, ${dtype}; ${machine.cpu}`],
-      ['ceilings', ceilings],
+      ['backend', `${machine.backend}, ${machine.isa}, ${threads}, ${dtype}; ${machine.cpu}`],
+      [
+        'ceilings',
+        ceilings.length === 0
+          ? 'not measured: they need the addon'
+          : `${ceilings.join(', ')} (medians, measured between the runs below)`,
+      ],
     ],
     2,
   );
   return lines;
+}
+
+function describeCeiling(name: string, unit: string, values: readonly (number | null)[]): string | null {
+  const known = values.filter((value) => value !== null);
+  return known.length === 0 ? null : `${name} ${formatNumber(median(known))} ${unit}`;
 }
 
 function describeGroup({ count, name, shape, decodeShape }: LayerGroup): string {

@@ -77,8 +77,8 @@ export interface BenchReport {
 }
 
 const BUDGET: Budget = { seconds: 1, minSamples: 3 };
-/** A prefill of the whole model's kinds of layers longer than this is left out of a run that did not ask for it. */
-const MAX_PREFILL_SECONDS = 4;
+/** Contexts at which prefilling one layer of each kind takes longer are left out of a run that did not ask for them. */
+const MAX_PREFILL_SECONDS = 5;
 
 /** Runs every phase at every context on one layer of each kind. */
 export async function runBench(request: BenchRequest, progress: ProgressBar): Promise<BenchReport> {
@@ -141,12 +141,12 @@ class Bench {
       machine.backend === 'native' && !(addon instanceof Error) ? new Ceilings(addon, machine.threads) : null;
   }
 
-  /** Seconds that prefilling one layer of each kind should take, by the slowest prefill so far; 0 before the first. */
+  /** Seconds that prefilling one layer of each kind should take, by the last prefill; 0 before the first. */
   predictPrefill(groups: readonly LayerGroup[], context: number): number {
-    const rates = this.rows.filter((row) => row.phase !== 'decode').map((row) => 1e9 * row.gflopsPerSecond);
-    if (rates.length === 0) return 0;
+    const last = this.rows.findLast((row) => row.phase === 'prefill');
+    if (last === undefined) return 0;
     const flops = groups.map((group) => usefulFlops(this.#workload(group, 'prefill', context)));
-    return flops.reduce((a, b) => a + b) / Math.min(...rates);
+    return flops.reduce((a, b) => a + b) / (1e9 * last.gflopsPerSecond);
   }
 
   async run(group: LayerGroup, phase: Phase, context: number): Promise<void> {

@@ -24,10 +24,11 @@ export interface Measurement {
 }
 
 const MAX_SAMPLES = 200;
+const FIRST_CEILING_SECONDS = 0.02;
 
 /**
  * Times `work`, which does `amount` operations (or reads so many bytes) a run, and between any two runs the ceiling
- * of such work: on a machine that others use too, only neighbours in time can be compared.
+ * of such work: on a machine that others use too, only neighbours in time can be compared. The caller has warmed up.
  *
  * @param ceiling the machine's rate, measured for about so many seconds
  */
@@ -41,7 +42,7 @@ export async function measure(
   const ceilings: number[] = [];
   const shares: number[] = [];
   const end = performance.now() + 1000 * budget.seconds;
-  let before = ceiling?.(timeOf(work)) ?? null;
+  let before = ceiling?.(FIRST_CEILING_SECONDS) ?? null;
   while (times.length < budget.minSamples || (performance.now() < end && times.length < MAX_SAMPLES)) {
     // Lets an interrupt through.
     await setImmediate();
