@@ -22,10 +22,25 @@
 namespace sdpa {
 namespace {
 
-constexpr int kRowGroup = 4;                                    // query rows of a register tile
-constexpr int kKeyGroup = Vec::kRegisters >= 32 ? 4 : 2;        // keys of a register tile of scores
-constexpr int kValueVecs = Vec::kRegisters >= 32 ? 4 : 2;       // vectors of channels of a register tile of o
-constexpr int kPrefetchKeys = 64;                               // how far ahead of use K and V are asked for
+constexpr int kRowGroup = 4;                               // query rows of a register tile, or all of them up to 6
+constexpr int kKeyGroup = Vec::kRegisters >= 32 ? 4 : 2;   // keys of a register tile of scores
+constexpr int kValueVecs = Vec::kRegisters >= 32 ? 4 : 2;  // vectors of channels of a register tile of o
+constexpr int kPrefetchKeys = 32;                          // how far ahead of use K and V are asked for
+
+template <int kCount>
+struct RowCount {};
+
+// fn(RowCount<n>, first row) for each register tile of rows. First rows are multiples of kRowGroup.
+template <class Fn>
+inline void forEachRowGroup(int64_t rows, Fn fn) {
+  if (rows == 6) return fn(RowCount<6>{}, 0);
+  if (rows == 5) return fn(RowCount<5>{}, 0);
+  int64_t row = 0;
+  for (; row + kRowGroup <= rows; row += kRowGroup) fn(RowCount<kRowGroup>{}, row);
+  if (rows - row == 3) fn(RowCount<3>{}, row);
+  if (rows - row == 2) fn(RowCount<2>{}, row);
+  if (rows - row == 1) fn(RowCount<1>{}, row);
+}
 
 struct DecodeScratch {
   int64_t lanes;      // rows, rounded up to a vector
@@ -48,10 +63,6 @@ struct DecodeScratch {
     product = arena.take<float>(lanes * channels);
   }
 };
-
-inline void prefetchRow(const void* row, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(row) + i, 0, 2);
-}
 
 template <class T>
 struct Decode {
@@ -91,55 +102,70 @@ struct Decode {
     for (int64_t i = 0; i < kDecodeBlock * scratch.lanes; ++i) scratch.scores[i] = 0.0f;
   }
 
-  // scores[key][row .. row + kRowGroup) for kKeyGroup keys from `key` (relative to origin).
+  // scores[key][row .. row + kRows) for kKeyGroup keys from `key` (relative to the block). The next block's keys are
+  // asked for as this one's are read, one line at a time: in bursts, prefetches stall the loads behind them.
+  template <int kRows>
   void scoreGroup(const T* const* keyRows, int64_t key, int64_t row) const {
-    Vec acc[kKeyGroup][kRowGroup];
+    Vec acc[kKeyGroup][kRows];
 #pragma GCC unroll 4
     for (int j = 0; j < kKeyGroup; ++j) {
-#pragma GCC unroll 4
-      for (int r = 0; r < kRowGroup; ++r) acc[j][r] = Vec::zero();
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) acc[j][r] = Vec::zero();
     }
     const float* q = scratch.q + row * scratch.depth;
-    const int64_t whole = problem.headDim / Vec::kWidth * Vec::kWidth;
+    const int64_t ahead = kPrefetchKeys * problem.kRowStride;
     const auto accumulate = [&](int64_t d, auto load) {
       Vec x[kKeyGroup];
 #pragma GCC unroll 4
-      for (int j = 0; j < kKeyGroup; ++j) x[j] = load(keyRows[j] + d);
-#pragma GCC unroll 4
-      for (int r = 0; r < kRowGroup; ++r) {
+      for (int j = 0; j < kKeyGroup; ++j) {
+        x[j] = load(keyRows[j] + d);
+        if (row == 0) __builtin_prefetch(keyRows[j] + d + ahead, 0, 2);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
         const Vec y = Vec::load(q + r * scratch.depth + d);
 #pragma GCC unroll 4
         for (int j = 0; j < kKeyGroup; ++j) acc[j][r] = Vec::fma(x[j], y, acc[j][r]);
       }
     };
+    const int64_t whole = problem.headDim / Vec::kWidth * Vec::kWidth;
     for (int64_t d = 0; d < whole; d += Vec::kWidth) accumulate(d, [](const T* p) { return Vec::load(p); });
     const int rest = static_cast<int>(problem.headDim - whole);
     if (rest) accumulate(whole, [rest](const T* p) { return Vec::loadPartial(p, rest); });
 #pragma GCC unroll 4
     for (int j = 0; j < kKeyGroup; ++j) {
-      Vec::reduceAdd4(acc[j][0], acc[j][1], acc[j][2], acc[j][3], scratch.scores + (key + j) * scratch.lanes + row);
+      float* out = scratch.scores + (key + j) * scratch.lanes + row;
+      const auto sums = [&](int r) { return r < kRows ? acc[j][r] : Vec::zero(); };
+      Vec::reduceAdd4(sums(0), sums(1), sums(2), sums(3), out);
+      if (kRows > 4) Vec::reduceAdd4(sums(4), sums(5), sums(6), sums(7), out + 4);
     }
   }
 
   void scoreBlock(int64_t origin, int64_t count) const {
-    const int64_t bytes = problem.headDim * static_cast<int64_t>(sizeof(T));
     for (int64_t key = 0; key < count; key += kKeyGroup) {
       const T* keyRows[kKeyGroup];
       for (int j = 0; j < kKeyGroup; ++j) {  // the last group repeats its last key; nothing past it is read
         keyRows[j] = k + (origin + minimum(key + j, count - 1)) * problem.kRowStride;
-        prefetchRow(keyRows[j] + kPrefetchKeys * problem.kRowStride, bytes);
       }
-      for (int64_t row = 0; row < rows; row += kRowGroup) scoreGroup(keyRows, key, row);
+      forEachRowGroup(rows, [&](auto group, int64_t row) { scoreRows(group, keyRows, key, row); });
     }
   }
 
-  // product[row .. row + kRowGroup)[d .. d + kVecs * W) = weights^T x values
-  template <int kVecs, class V>
-  void multiplyValues(int64_t row, int64_t d, const V* values, int64_t stride, int64_t count) const {
-    Accumulators<kRowGroup, kVecs> acc;
-    multiply(scratch.weights + row, scratch.lanes, values, stride, count, acc);
-#pragma GCC unroll 4
-    for (int r = 0; r < kRowGroup; ++r) {
+  template <int kRows>
+  void scoreRows(RowCount<kRows>, const T* const* keyRows, int64_t key, int64_t row) const {
+    scoreGroup<kRows>(keyRows, key, row);
+  }
+
+  // product[row .. row + kRows)[d .. d + kVecs * W) = weights^T x values
+  template <int kVecs, int kRows, class V>
+  void multiplyValues(RowCount<kRows>, int64_t row, int64_t d, const V* values, int64_t stride, int64_t count) const {
+    Accumulators<kRows, kVecs> acc;
+    const auto prefetchAhead = [&](const V* p) {  // the next block's channels, once for all rows
+      if (row == 0) prefetchForRead(p + kPrefetchKeys * stride, kVecs * Vec::kWidth * static_cast<int64_t>(sizeof(V)));
+    };
+    multiply(scratch.weights + row, scratch.lanes, values, stride, count, acc, prefetchAhead);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
       for (int i = 0; i < kVecs; ++i) {
         acc.raw[r][i].store(scratch.product + (row + r) * scratch.channels + d + i * Vec::kWidth);
@@ -147,13 +173,15 @@ struct Decode {
     }
   }
 
+  // The same for all rows, so that the channels of a block stay in L1 meanwhile.
+  template <int kVecs, class V>
+  void multiplyRows(int64_t d, const V* values, int64_t stride, int64_t count) const {
+    forEachRowGroup(rows, [&](auto group, int64_t row) { multiplyValues<kVecs>(group, row, d, values, stride, count); });
+  }
+
   void valueBlock(int64_t origin, int64_t count) const {
     constexpr int64_t W = Vec::kWidth;
     const T* values = v + origin * problem.vRowStride;
-    const int64_t bytes = problem.valueDim * static_cast<int64_t>(sizeof(T));
-    for (int64_t key = 0; key < count; ++key) {
-      prefetchRow(values + (key + kPrefetchKeys) * problem.vRowStride, bytes);
-    }
     const int64_t whole = problem.valueDim / W * W;
     if (whole < problem.valueDim) {  // a last, partial vector of channels is padded, so that nothing past a row is read
       for (int64_t key = 0; key < count; ++key) {
@@ -161,14 +189,12 @@ struct Decode {
         Vec::loadPartial(rest, static_cast<int>(problem.valueDim - whole)).store(scratch.tail + key * W);
       }
     }
-    for (int64_t row = 0; row < rows; row += kRowGroup) {
-      int64_t d = 0;
-      for (; d + kValueVecs * W <= whole; d += kValueVecs * W) {
-        multiplyValues<kValueVecs>(row, d, values + d, problem.vRowStride, count);
-      }
-      for (; d < whole; d += W) multiplyValues<1>(row, d, values + d, problem.vRowStride, count);
-      if (d < problem.valueDim) multiplyValues<1>(row, d, scratch.tail, W, count);
+    int64_t d = 0;
+    for (; d + kValueVecs * W <= whole; d += kValueVecs * W) {
+      multiplyRows<kValueVecs>(d, values + d, problem.vRowStride, count);
     }
+    for (; d < whole; d += W) multiplyRows<1>(d, values + d, problem.vRowStride, count);
+    if (d < problem.valueDim) multiplyRows<1>(d, scratch.tail, W, count);
   }
 
   // Whether every product is finite.

@@ -12,9 +12,10 @@ struct Accumulators {
 };
 
 // acc[r][v] = sum over depth of a[depth * aStride + r] * b[depth * bStride + v * width ...]; one chain a sum.
-template <int kRows, int kVecs, class B>
+// onStep(b) runs once a step, with the row of b in use.
+template <int kRows, int kVecs, class B, class OnStep>
 inline __attribute__((always_inline)) void multiply(const float* a, int64_t aStride, const B* b, int64_t bStride,
-                                                    int64_t depth, Accumulators<kRows, kVecs>& acc) {
+                                                    int64_t depth, Accumulators<kRows, kVecs>& acc, OnStep onStep) {
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
@@ -24,6 +25,7 @@ inline __attribute__((always_inline)) void multiply(const float* a, int64_t aStr
     Vec bVec[kVecs];
 #pragma GCC unroll 8
     for (int v = 0; v < kVecs; ++v) bVec[v] = Vec::load(b + v * Vec::kWidth);
+    onStep(b);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const Vec aVec = Vec::broadcast(a[r]);
@@ -56,35 +58,39 @@ inline __attribute__((always_inline)) void writeBack(const Accumulators<kRows, k
   }
 }
 
-// One operand of gemm: packed panels [rows / kPanel][depth][kPanel], panelStride floats apart.
-struct Panels {
-  const float* data;
+// c[row][lanes] (update) panels[row][depth] x b[depth][lanes], for rows [rowBegin, rowEnd), multiples of kGemmRows. The
+// depth is summed in chains of at most `chain`, which bounds rounding; update applies once.
+struct Product {
+  const float* panels;  // [rows / kPanel][depth][kPanel], panelStride floats from panel to panel
   int64_t panelStride;
+  int64_t rowBegin, rowEnd;
+  const float* b;
+  int64_t depth, chain;
+  Update update;
+  const float* factor;  // [lanes]; for kScaleAndAdd
+  float* c;
 };
 
-// c[row][lanes] (update) panel rows [rowBegin, rowEnd) x b[depth][lanes]. Both bounds are multiples of kGemmRows. Depth
-// is summed in chains of at most kDepthBlock; update and factor apply once.
 template <int kVecs>
-inline void gemmRows(Panels panels, int64_t rowBegin, int64_t rowEnd, const float* b, int64_t depth, Update update,
-                     const float* factor, float* c) {
+inline void gemmRows(const Product& product) {
   constexpr int lanes = kVecs * Vec::kWidth;
-  for (int64_t d = 0; d < depth; d += kDepthBlock) {
-    const int64_t n = minimum(kDepthBlock, depth - d);
-    for (int64_t r = rowBegin; r < rowEnd; r += kGemmRows) {
+  for (int64_t d = 0; d < product.depth; d += product.chain) {
+    const int64_t n = minimum(product.chain, product.depth - d);
+    const float* b = product.b + d * lanes;
+    for (int64_t r = product.rowBegin; r < product.rowEnd; r += kGemmRows) {
       Accumulators<kGemmRows, kVecs> acc;
-      const float* a = panels.data + (r / kPanel) * panels.panelStride + d * kPanel + r % kPanel;
-      multiply(a, kPanel, b + d * lanes, lanes, n, acc);
-      writeBack(acc, d == 0 ? update : Update::kAdd, factor, c + r * lanes);
+      const float* a = product.panels + (r / kPanel) * product.panelStride + d * kPanel + r % kPanel;
+      multiply(a, kPanel, b, lanes, n, acc, [](const float*) {});
+      writeBack(acc, d == 0 ? product.update : Update::kAdd, product.factor, product.c + r * lanes);
     }
   }
 }
 
-// The same for a tile of 1 to kTileVecs vectors of lanes.
-inline void gemm(int vecs, Panels panels, int64_t rowBegin, int64_t rowEnd, const float* b, int64_t depth,
-                 Update update, const float* factor, float* c) {
-  if (vecs == 1) gemmRows<1>(panels, rowBegin, rowEnd, b, depth, update, factor, c);
-  if (vecs == 2) gemmRows<2>(panels, rowBegin, rowEnd, b, depth, update, factor, c);
-  if (vecs == 3) gemmRows<3>(panels, rowBegin, rowEnd, b, depth, update, factor, c);
+// For a tile of 1 to kTileVecs vectors of lanes.
+inline void gemm(int vecs, const Product& product) {
+  if (vecs == 1) gemmRows<1>(product);
+  if (vecs == 2) gemmRows<2>(product);
+  if (vecs == 3) gemmRows<3>(product);
 }
 
 }  // namespace

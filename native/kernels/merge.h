@@ -9,34 +9,36 @@
 namespace sdpa {
 namespace {
 
-inline float scalarExp2(float x) {
+inline float scalarExp(float x) {
   float lanes[Vec::kWidth];
-  exp2(Vec::broadcast(x)).store(lanes);
+  exp(Vec::broadcast(x)).store(lanes);
   return lanes[0];
 }
 
-// partials: numChunks pieces as DecodeTask::partial, `stride` floats apart. A sink logit joins as a chunk without values.
+// partials: numChunks pieces as DecodeTask::partial, `stride` floats apart; each piece's m is overwritten by its factor.
+// A sink logit joins as a chunk without values.
 template <class T>
-inline void mergeRow(const float* partials, int64_t numChunks, int64_t stride, int64_t rows, int64_t row,
-                     int64_t valueDim, float sink, T* out, float* lse) {
+inline void mergeRow(float* partials, int64_t numChunks, int64_t stride, int64_t rows, int64_t row, int64_t valueDim,
+                     float sink, T* out, float* lse) {
   constexpr int64_t W = Vec::kWidth;
   float m = sink;
   for (int64_t c = 0; c < numChunks; ++c) {
     const float chunkMax = partials[c * stride + row];
     m = chunkMax > m ? chunkMax : m;
   }
-  const float origin = m == kNegativeInfinity ? 0.0f : m * kLog2E;
-  float l = sink == kNegativeInfinity ? 0.0f : scalarExp2(sink * kLog2E - origin);
+  const float origin = m == kNegativeInfinity ? 0.0f : m;
+  float l = sink == kNegativeInfinity ? 0.0f : scalarExp(sink - origin);
   for (int64_t c = 0; c < numChunks; ++c) {
-    l += partials[c * stride + rows + row] * scalarExp2(partials[c * stride + row] * kLog2E - origin);
+    float* factor = partials + c * stride + row;
+    *factor = scalarExp(*factor - origin);
+    l += factor[rows] * *factor;
   }
   for (int64_t d = 0; d < valueDim; d += W) {
     const int64_t n = minimum(W, valueDim - d);
     Vec sum = Vec::zero();
     for (int64_t c = 0; c < numChunks; ++c) {
       const float* o = partials + c * stride + 2 * rows + row * valueDim + d;
-      const Vec factor = exp2(Vec::broadcast(partials[c * stride + row] * kLog2E - origin));
-      sum = Vec::fma(loadUpTo(o, n), factor, sum);
+      sum = Vec::fma(loadUpTo(o, n), Vec::broadcast(partials[c * stride + row]), sum);
     }
     storeUpTo(l == 0.0f ? Vec::zero() : sum / Vec::broadcast(l), n, out + d);
   }

@@ -31,15 +31,14 @@ inline void updateSoftmax(const float* scores, float* weights, int64_t stride, i
   for (; key < end; ++key) m0 = Vec::max(Vec::load(scores + key * stride), m0);
   const Vec after = Vec::max(Vec::max(m0, m1), Vec::max(m2, m3));
 
-  // Everything is taken relative to the rounded m * log2(e), so that weights of different blocks agree exactly.
-  const Vec log2e = Vec::broadcast(kLog2E);
-  const Vec origin = finiteMaximum(after) * log2e;
-  const Vec factor = exp2(before * log2e - origin);
+  // The difference comes first: it is exact near the maximum, and no product of a large score overflows.
+  const Vec origin = finiteMaximum(after);
+  const Vec factor = exp(before - origin);
   Vec sum = Vec::zero();
   for (int64_t group = begin; group < end; group += kPanel) {  // short chains keep the sum's rounding small
     Vec part = Vec::zero();
     for (int64_t j = group; j < minimum(group + kPanel, end); ++j) {
-      const Vec p = exp2(Vec::fma(Vec::load(scores + j * stride), log2e, Vec::zero() - origin));
+      const Vec p = exp(Vec::load(scores + j * stride) - origin);
       p.store(weights + j * stride);
       part = part + p;
     }

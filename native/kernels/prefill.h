@@ -80,15 +80,27 @@ struct Prefill {
   }
 
   template <class T>
+  const T* queryRow(int64_t row) const {
+    const RowIndex index = rowIndex(problem, task.kvHead, row);
+    return static_cast<const T*>(problem.q) + sequence.qOffset + index.head * problem.qHeadStride +
+           index.query * problem.qRowStride;
+  }
+
+  template <class T>
+  T* outRow(int64_t row) const {
+    const RowIndex index = rowIndex(problem, task.kvHead, row);
+    return static_cast<T*>(problem.out) + sequence.outOffset + index.head * problem.outHeadStride +
+           index.query * problem.outRowStride;
+  }
+
+  template <class T>
   void packQuery(const QueryTile& tile) const {
     const T* rows[kTileRows];
-    for (int64_t i = 0; i < tile.lanes; ++i) {
-      const RowIndex row = rowIndex(problem, task.kvHead, tile.rowBegin + i);
-      rows[i] = i < tile.rows ? static_cast<const T*>(problem.q) + sequence.qOffset + row.head * problem.qHeadStride +
-                                    row.query * problem.qRowStride
-                              : nullptr;
-    }
+    for (int64_t i = 0; i < tile.lanes; ++i) rows[i] = i < tile.rows ? queryRow<T>(tile.rowBegin + i) : nullptr;
     packTransposed(rows, tile.lanes, problem.headDim, problem.scale, tile.qT, tile.lanes);
+    for (int64_t row = tile.rowBegin + kTileRows; row < minimum(tile.rowBegin + 2 * kTileRows, task.rowEnd); ++row) {
+      prefetchForRead(queryRow<T>(row), problem.headDim * static_cast<int64_t>(sizeof(T)));
+    }
   }
 
   // A sink logit is a key with no value: m = sink, l = 1, o = 0.
@@ -125,8 +137,8 @@ struct Prefill {
   void attend(const QueryTile& tile, int64_t origin, int64_t begin, int64_t end, bool finite) const {
     const int64_t lanes = tile.lanes;
     const int64_t rowBegin = begin / kGemmRows * kGemmRows, rowEnd = roundUp(end, kGemmRows);
-    gemm(tile.vecs(), {scratch.kPanels, kPanel * problem.headDim}, rowBegin, rowEnd, tile.qT, problem.headDim,
-         Update::kStore, nullptr, scratch.scores);
+    gemm(tile.vecs(), {scratch.kPanels, kPanel * problem.headDim, rowBegin, rowEnd, tile.qT, problem.headDim,
+                       kDepthChain, Update::kStore, nullptr, scratch.scores});
     const ScoreTile scores{&problem,     &sequence, task.kvHead, tile.rowBegin, tile.rows, lanes,
                            origin,       begin,     end,         scratch.scores};
     applyScorePasses(scores, tile.hull);
@@ -135,8 +147,9 @@ struct Prefill {
       updateSoftmax(scratch.scores + lane, scratch.scores + lane, lanes, begin, end, tile.m + lane, tile.l + lane,
                     scratch.rescale + lane);
     }
-    gemm(tile.vecs(), {scratch.vPanels + begin * kPanel, kKeyBlock * kPanel}, 0, roundUp(problem.valueDim, kGemmRows),
-         scratch.scores + begin * lanes, end - begin, Update::kScaleAndAdd, scratch.rescale, tile.oT);
+    gemm(tile.vecs(), {scratch.vPanels + begin * kPanel, kKeyBlock * kPanel, 0, roundUp(problem.valueDim, kGemmRows),
+                       scratch.scores + begin * lanes, end - begin, kKeyChain, Update::kScaleAndAdd, scratch.rescale,
+                       tile.oT});
     if (!finite) addNonFinite(tile, origin, begin, end);
   }
 
@@ -168,7 +181,7 @@ struct Prefill {
     }
   }
 
-  void walkKeys(int64_t tileBegin) const {
+  void walkKeys() const {
     const KeyHull hull = hullOf(problem, sequence, task.rowBegin / problem.groupSize,
                                 (task.rowEnd - 1) / problem.groupSize);
     for (int64_t origin = 0; origin < hull.maxEnd; origin += kKeyBlock) {
@@ -179,8 +192,8 @@ struct Prefill {
       begin = origin + (begin - origin) / kPanel * kPanel;
       const bool finite = packBlock(origin, begin - origin, end - origin);
       if (!finite) removeNonFinite(begin - origin, end - origin);
-      for (int64_t rowBegin = tileBegin; rowBegin < task.rowEnd; rowBegin += kTileRows) {
-        const QueryTile tile = tileAt(rowBegin);
+      for (int64_t row = task.rowBegin; row < task.rowEnd; row += kTileRows) {
+        const QueryTile tile = tileAt(row);
         int64_t tileKeysBegin = begin, tileKeysEnd = end;
         tile.hull.clip(tileKeysBegin, tileKeysEnd);
         if (tileKeysBegin < tileKeysEnd) {
@@ -196,11 +209,12 @@ struct Prefill {
     for (int64_t lane = 0; lane < tile.rows; lane += W) {
       const Vec l = Vec::load(tile.l + lane);
       const Mask empty = l == Vec::zero();
-      T* rows[W];
+      T* rows[W] = {};
       for (int64_t i = 0; i < W && lane + i < tile.rows; ++i) {
         const RowIndex row = rowIndex(problem, task.kvHead, tile.rowBegin + lane + i);
-        rows[i] = static_cast<T*>(problem.out) + sequence.outOffset + row.head * problem.outHeadStride +
-                  row.query * problem.outRowStride;
+        rows[i] = outRow<T>(tile.rowBegin + lane + i);
+        const int64_t next = tile.rowBegin + lane + i + kTileRows;
+        if (next < task.rowEnd) prefetchForWrite(outRow<T>(next), problem.valueDim * static_cast<int64_t>(sizeof(T)));
         if (problem.lse) {
           problem.lse[sequence.lseOffset + row.head * problem.lseHeadStride + row.query * problem.lseRowStride] =
               logSumExp(tile.m[lane + i], tile.l[lane + i]);
@@ -232,7 +246,7 @@ inline void prefill(const Problem& problem, const PrefillTask& task, void* scrat
   const Prefill run{problem, task, problem.sequences[task.sequence],
                     PrefillScratch(problem, task.rowEnd - task.rowBegin, arena)};
   for (int64_t row = task.rowBegin; row < task.rowEnd; row += kTileRows) run.initialise(run.tileAt(row));
-  run.walkKeys(task.rowBegin);
+  run.walkKeys();
   for (int64_t row = task.rowBegin; row < task.rowEnd; row += kTileRows) {
     if (problem.qDType == kFloat32) run.finalize<float>(run.tileAt(row));
     if (problem.qDType == kFloat16) run.finalize<Float16>(run.tileAt(row));

@@ -27,8 +27,17 @@ constexpr int kTileVecs = 3;
 constexpr int kTileRows = kTileVecs * Vec::kWidth;  // B_r: query rows of a prefill tile
 
 constexpr int kKeyBlock = 256;     // B_c: keys packed and processed together
-constexpr int kDepthBlock = 128;   // depth of one accumulation chain: bounds rounding, and keeps qT in L1
+constexpr int kDepthChain = 64;    // channels of q and k that one chain of additions sums
+constexpr int kKeyChain = 128;     // keys that one chain of additions sums
 constexpr int kDecodeBlock = 64;   // keys of a decode block
+
+// Asks for a row's cache lines: into L2 for reading, into L1 for writing. Never faults.
+inline void prefetchForRead(const void* row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(row) + i, 0, 2);
+}
+inline void prefetchForWrite(const void* row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(row) + i, 1, 3);
+}
 
 // Hands out 64-byte aligned pieces of a task's scratch. With a null base it only counts.
 struct Arena {

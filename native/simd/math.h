@@ -8,22 +8,23 @@
 namespace sdpa {
 namespace {
 
-constexpr float kLog2E = 1.44269504088896341f;
 constexpr float kNegativeInfinity = -HUGE_VALF;
 
-// 2^x. Max error 1.5 ULP for x in [-126, 126]; 0 below about -127 (gradual underflow where the ISA has it) and for
-// -Infinity; NaN stays NaN. Polynomial of degree 6 on [-1/2, 1/2], exact at 0, minimax relative error 2.6e-9.
-inline Vec exp2(Vec x) {
-  const Vec clamped = Vec::max(Vec::broadcast(-200.0f), x);
-  const Vec n = Vec::round(clamped);
-  const Vec t = clamped - n;
-  Vec p = Vec::broadcast(0.00015594678f);
-  p = Vec::fma(p, t, Vec::broadcast(0.0013406643f));
-  p = Vec::fma(p, t, Vec::broadcast(0.009617693f));
-  p = Vec::fma(p, t, Vec::broadcast(0.055503104f));
-  p = Vec::fma(p, t, Vec::broadcast(0.24022652f));
-  p = Vec::fma(p, t, Vec::broadcast(0.69314724f));
-  p = Vec::fma(p, t, Vec::broadcast(1.0f));
+// e^x. Max error 1.5 ULP for x in [-87, 88]; 0 below about -87.7 (gradual underflow to -103.9 where the ISA has it) and
+// for -Infinity; NaN stays NaN. x = n ln 2 + r by Cody and Waite's split of ln 2, whose high part has so few bits that
+// n * high is exact; then a polynomial of degree 6 on [-ln(2)/2, ln(2)/2], exact at 0, minimax relative error 2.6e-9.
+inline Vec exp(Vec x) {
+  const Vec clamped = Vec::max(Vec::broadcast(-110.0f), x);
+  const Vec n = Vec::round(clamped * Vec::broadcast(1.44269504f));
+  Vec r = Vec::fma(n, Vec::broadcast(-0.693359375f), clamped);
+  r = Vec::fma(n, Vec::broadcast(2.12194440e-4f), r);
+  Vec p = Vec::broadcast(0.0014061277f);
+  p = Vec::fma(p, r, Vec::broadcast(0.008379021f));
+  p = Vec::fma(p, r, Vec::broadcast(0.041664775f));
+  p = Vec::fma(p, r, Vec::broadcast(0.16666365f));
+  p = Vec::fma(p, r, Vec::broadcast(0.50000006f));
+  p = Vec::fma(p, r, Vec::broadcast(1.0f));
+  p = Vec::fma(p, r, Vec::broadcast(1.0f));
   return Vec::scalePowerOfTwo(p, n);
 }
 
@@ -39,7 +40,7 @@ inline Vec tanh(Vec x) {
   p = Vec::fma(p, z, Vec::broadcast(-0.3333326f));
   const Vec small = Vec::fma(p * z, x, x);
   const Vec bounded = Vec::select(magnitude < Vec::broadcast(10.0f), magnitude, Vec::broadcast(10.0f));
-  const Vec e = exp2(bounded * Vec::broadcast(2.0f * kLog2E));
+  const Vec e = exp(bounded + bounded);
   const Vec positive = Vec::broadcast(1.0f) - Vec::broadcast(2.0f) / (e + Vec::broadcast(1.0f));
   const Vec large = Vec::select(x < Vec::zero(), Vec::zero() - positive, positive);
   // A NaN fails both comparisons and takes the polynomial, which keeps it.

@@ -1,6 +1,7 @@
 #include "attention_case.h"
 
 #include "../simd/half.h"
+#include "emulator.h"
 
 namespace sdpa {
 namespace test {
@@ -115,8 +116,11 @@ float Values::get(int64_t index) const {
   return value;
 }
 
-AttentionInstance::AttentionInstance(const AttentionCase& c, GuardSide side)
-    : spec(c), bias(c, c.bias, c.biasDType, side), mask(c, c.mask, kFloat32, side) {
+AttentionInstance::AttentionInstance(const AttentionCase& c, GuardSide wantedSide)
+    : spec(c),
+      bias(c, c.bias, c.biasDType, reliableSide(wantedSide)),
+      mask(c, c.mask, kFloat32, reliableSide(wantedSide)) {
+  const GuardSide side = reliableSide(wantedSide);
   int64_t tokensQ = 0, tokensK = 0;
   for (const Lengths& s : c.sequences) {
     tokensQ += s.qLen;

@@ -3,6 +3,7 @@
 
 #include "../kernel_table.h"
 #include "attention_case.h"
+#include "emulator.h"
 
 namespace sdpa {
 namespace test {
@@ -52,7 +53,7 @@ inline void runDecode(const KernelTable& kernels, const Problem& problem) {
     const int64_t floats = decodePartialFloats(rows, problem.valueDim);
     const int64_t numChunks = (sequence.kvLen + kDecodeChunk - 1) / kDecodeChunk;
     PoisonedScratch scratch(kernels.decodeScratchBytes(problem, rows));
-    const GuardedBuffer<float> partials(static_cast<size_t>(floats * numChunks));
+    const GuardedBuffer<float> partials(static_cast<size_t>(floats * numChunks), reliableSide(GuardSide::kAfter));
     for (int64_t head = 0; head < problem.numKvHeads; ++head) {
       memset(partials.data(), 0xFF, partials.size() * sizeof(float));
       for (int64_t chunk = 0; chunk < numChunks; ++chunk) {

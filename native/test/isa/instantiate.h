@@ -60,7 +60,7 @@ constexpr test::VecTable vecTableOf(const char* isa) {
           SDPA_TERNARY(Vec::select((a < b) | (b < c), one, zero)),
           SDPA_TERNARY(Vec::select(a < b, b, c)),
           SDPA_TERNARY(Vec::broadcast(pa[0])),
-          SDPA_TERNARY(exp2(a)),
+          SDPA_TERNARY(exp(a)),
           SDPA_TERNARY(tanh(a)),
           loadWhole<float>,
           loadWhole<Float16>,
