@@ -16,7 +16,12 @@ export type BackendChoice = 'auto' | 'native' | 'reference';
 export interface Backend {
   readonly name: 'native' | 'reference';
   attention(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void;
-  attentionAsync(problem: AttentionProblem, out: Tensor, lse: Tensor | null, signal?: AbortSignal): Promise<void>;
+  attentionAsync(
+    problem: AttentionProblem,
+    out: Tensor,
+    lse: Tensor | null,
+    signal?: AbortSignal,
+  ): Promise<void>;
   createCache(layout: CacheLayout): CacheStorage;
 }
 
@@ -46,7 +51,12 @@ export interface CacheStorage {
   attend(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void;
   /** append, then attend, in one crossing; `problem` describes the cache as it is after the append. */
   step(k: Tensor, v: Tensor, problem: AttentionProblem, out: Tensor, lse: Tensor | null): void;
-  attendAsync(problem: AttentionProblem, out: Tensor, lse: Tensor | null, signal?: AbortSignal): Promise<void>;
+  attendAsync(
+    problem: AttentionProblem,
+    out: Tensor,
+    lse: Tensor | null,
+    signal?: AbortSignal,
+  ): Promise<void>;
   truncate(length: number): void;
   /** Copies: [batch, numKvHeads, length, headDim] and [..., valueDim]. */
   keys(): Tensor;
