@@ -1,6 +1,5 @@
 // Decode float32, one query token against a long cache whose data are cold: share of a plain streaming read of as many
-// bytes, on one thread and on two. The cache lies in huge pages where the system gives them, the buffer that is read beside
-// it does not; GLIBC_TUNABLES=glibc.malloc.hugetlb=1 gives it the same, and so the stricter ceiling.
+// bytes, on one thread and on two.
 import { Ceilings, coldBytes } from '../dist/cli/ceilings.js';
 import { prepare } from '../dist/cli/prepare.js';
 import { formatNumber, formatShare } from '../dist/cli/table.js';

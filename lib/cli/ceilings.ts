@@ -33,7 +33,11 @@ export class Ceilings {
     return this.#flopRate;
   }
 
-  /** Bytes/s of a plain streaming read of so many bytes of memory that no cache holds. */
+  /**
+   * Bytes/s of a plain streaming read of so many bytes of memory that no cache holds. The memory is Node's own: where
+   * that lies in small pages and a KVCache in huge ones, the ceiling comes out lower than the cache's own would
+   * (GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment puts both in huge pages).
+   */
   read(bytes: number): number {
     this.#pool ??= randomTensor([coldBytes() / 4], 1).data as Float32Array;
     let seconds = 0;
