@@ -3,8 +3,21 @@ import type { TensorData } from '../dtype.ts';
 /** What a native call returns: 0 done, 1 cancelled, 2 out of memory. */
 export type Status = 0 | 1 | 2;
 
-/** The typed arrays that cross with a problem, in order: q, k, v, out, lse, mask, bias, alibiSlopes, sinks. */
+/** What crosses for a tensor: its typed array, or null where the call has none. */
 export type Operand = TensorData | null;
+
+/** The tensors of a problem, in the order they cross. k and v are null where a cache holds them. */
+export type Operands = readonly [
+  q: Operand,
+  k: Operand,
+  v: Operand,
+  out: Operand,
+  lse: Operand,
+  mask: Operand,
+  bias: Operand,
+  alibiSlopes: Operand,
+  sinks: Operand,
+];
 
 /** The exports of the addon (native/binding/addon.cc): the whole contract between the two languages. */
 export interface Addon {
@@ -12,31 +25,11 @@ export interface Addon {
   readonly problemFields: readonly string[];
   readonly sequenceFields: readonly string[];
 
-  attention(
-    problem: Float64Array,
-    q: Operand,
-    k: Operand,
-    v: Operand,
-    out: Operand,
-    lse: Operand,
-    mask: Operand,
-    bias: Operand,
-    alibiSlopes: Operand,
-    sinks: Operand,
-  ): Status;
+  attention(problem: Float64Array, ...operands: Operands): Status;
   /** As attention, off the event loop; stops soon after cancelFlag[0] becomes non-zero. */
   attentionAsync(
     problem: Float64Array,
-    q: Operand,
-    k: Operand,
-    v: Operand,
-    out: Operand,
-    lse: Operand,
-    mask: Operand,
-    bias: Operand,
-    alibiSlopes: Operand,
-    sinks: Operand,
-    cancelFlag: Int32Array,
+    ...operandsAndFlag: [...Operands, cancelFlag: Int32Array]
   ): Promise<Status>;
 
   /** layout: batch, numKvHeads, headDim, valueDim, dtype code, maxLength (0 = unbounded). */
@@ -61,43 +54,21 @@ export interface Addon {
   readProbe(data: Float32Array, threads: number): number;
 }
 
-/** Cache memory in the addon (native/binding/kv_cache_binding.h). The operands are those of Addon.attention without k and v. */
+/** Cache memory in the addon (native/binding/kv_cache_binding.h). */
 export interface NativeCache {
   /** layout: tokens, then offset and batch, head, row strides in elements of k, then of v. False: no room. */
   append(layout: Float64Array, k: TensorData, v: TensorData): boolean;
-  attend(
-    problem: Float64Array,
-    q: Operand,
-    out: Operand,
-    lse: Operand,
-    mask: Operand,
-    bias: Operand,
-    alibiSlopes: Operand,
-    sinks: Operand,
-  ): Status;
+  attend(problem: Float64Array, ...operands: Operands): Status;
   step(
     layout: Float64Array,
     k: TensorData,
     v: TensorData,
     problem: Float64Array,
-    q: Operand,
-    out: Operand,
-    lse: Operand,
-    mask: Operand,
-    bias: Operand,
-    alibiSlopes: Operand,
-    sinks: Operand,
+    ...operands: Operands
   ): Status;
   attendAsync(
     problem: Float64Array,
-    q: Operand,
-    out: Operand,
-    lse: Operand,
-    mask: Operand,
-    bias: Operand,
-    alibiSlopes: Operand,
-    sinks: Operand,
-    cancelFlag: Int32Array,
+    ...operandsAndFlag: [...Operands, cancelFlag: Int32Array]
   ): Promise<Status>;
   truncate(length: number): void;
   /** Copies keys (0) or values (1), contiguous. */

@@ -4,7 +4,7 @@ import type { AttentionProblem } from '../problem.ts';
 import type { Tensor } from '../tensor.ts';
 import type { Addon } from './addon.ts';
 import { NativeCacheStorage } from './cache.ts';
-import { checkStatus, dataOf, guard, withCancelFlag } from './call.ts';
+import { checkStatus, guard, operandsOf, withCancelFlag } from './call.ts';
 import { encodeProblem } from './encode.ts';
 import { loadAddon } from './loader.ts';
 
@@ -28,24 +28,8 @@ class NativeBackend implements Backend {
   }
 
   attention(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
-    const wire = encodeProblem({ problem, out, lse });
-    const { q, k, v, mask, bias, alibiSlopes, sinks } = problem;
-    checkStatus(
-      guard(() =>
-        this.#addon.attention(
-          wire,
-          q.data,
-          dataOf(k),
-          dataOf(v),
-          out.data,
-          dataOf(lse),
-          dataOf(mask),
-          dataOf(bias),
-          dataOf(alibiSlopes),
-          dataOf(sinks),
-        ),
-      ),
-    );
+    const call = { problem, out, lse };
+    checkStatus(guard(() => this.#addon.attention(encodeProblem(call), ...operandsOf(call))));
   }
 
   async attentionAsync(
@@ -54,24 +38,9 @@ class NativeBackend implements Backend {
     lse: Tensor | null,
     signal?: AbortSignal,
   ): Promise<void> {
-    const wire = encodeProblem({ problem, out, lse });
-    const { q, k, v, mask, bias, alibiSlopes, sinks } = problem;
+    const call = { problem, out, lse };
     await withCancelFlag(signal, (cancelFlag) =>
-      guard(() =>
-        this.#addon.attentionAsync(
-          wire,
-          q.data,
-          dataOf(k),
-          dataOf(v),
-          out.data,
-          dataOf(lse),
-          dataOf(mask),
-          dataOf(bias),
-          dataOf(alibiSlopes),
-          dataOf(sinks),
-          cancelFlag,
-        ),
-      ),
+      guard(() => this.#addon.attentionAsync(encodeProblem(call), ...operandsOf(call), cancelFlag)),
     );
   }
 

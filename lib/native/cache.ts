@@ -3,7 +3,7 @@ import { CapacityError } from '../errors.ts';
 import type { AttentionProblem } from '../problem.ts';
 import { Tensor } from '../tensor.ts';
 import type { Addon, NativeCache } from './addon.ts';
-import { checkStatus, dataOf, guard, withCancelFlag } from './call.ts';
+import { checkStatus, guard, operandsOf, withCancelFlag } from './call.ts';
 import { dtypeCode, encodeProblem } from './encode.ts';
 
 /** A cache whose memory belongs to the addon. */
@@ -44,41 +44,14 @@ export class NativeCacheStorage implements CacheStorage {
   }
 
   attend(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
-    const { q, mask, bias, alibiSlopes, sinks } = problem;
-    const wire = encodeProblem({ problem, out, lse });
-    checkStatus(
-      guard(() =>
-        this.#cache.attend(
-          wire,
-          q.data,
-          out.data,
-          dataOf(lse),
-          dataOf(mask),
-          dataOf(bias),
-          dataOf(alibiSlopes),
-          dataOf(sinks),
-        ),
-      ),
-    );
+    const call = { problem, out, lse };
+    checkStatus(guard(() => this.#cache.attend(encodeProblem(call), ...operandsOf(call))));
   }
 
   step(k: Tensor, v: Tensor, problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
-    const { q, mask, bias, alibiSlopes, sinks } = problem;
-    const wire = encodeProblem({ problem, out, lse });
+    const call = { problem, out, lse };
     const status = guard(() =>
-      this.#cache.step(
-        appendLayout(k, v),
-        k.data,
-        v.data,
-        wire,
-        q.data,
-        out.data,
-        dataOf(lse),
-        dataOf(mask),
-        dataOf(bias),
-        dataOf(alibiSlopes),
-        dataOf(sinks),
-      ),
+      this.#cache.step(appendLayout(k, v), k.data, v.data, encodeProblem(call), ...operandsOf(call)),
     );
     if (status === 2) throw this.#full(k.shape[2]);
   }
@@ -89,22 +62,9 @@ export class NativeCacheStorage implements CacheStorage {
     lse: Tensor | null,
     signal?: AbortSignal,
   ): Promise<void> {
-    const { q, mask, bias, alibiSlopes, sinks } = problem;
-    const wire = encodeProblem({ problem, out, lse });
+    const call = { problem, out, lse };
     await withCancelFlag(signal, (cancelFlag) =>
-      guard(() =>
-        this.#cache.attendAsync(
-          wire,
-          q.data,
-          out.data,
-          dataOf(lse),
-          dataOf(mask),
-          dataOf(bias),
-          dataOf(alibiSlopes),
-          dataOf(sinks),
-          cancelFlag,
-        ),
-      ),
+      guard(() => this.#cache.attendAsync(encodeProblem(call), ...operandsOf(call), cancelFlag)),
     );
   }
 

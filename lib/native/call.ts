@@ -1,10 +1,25 @@
-import type { TensorData } from '../dtype.ts';
 import { CapacityError, ShapeError } from '../errors.ts';
 import type { Tensor } from '../tensor.ts';
-import type { Status } from './addon.ts';
+import type { Operand, Operands, Status } from './addon.ts';
+import type { Call } from './encode.ts';
 
-/** What crosses for a tensor that may be absent. */
-export const dataOf = (tensor: Tensor | null): TensorData | null => (tensor === null ? null : tensor.data);
+const dataOf = (tensor: Tensor | null): Operand => (tensor === null ? null : tensor.data);
+
+/** The typed arrays of a call. */
+export function operandsOf({ problem, out, lse }: Call): Operands {
+  const { q, k, v, mask, bias, alibiSlopes, sinks } = problem;
+  return [
+    q.data,
+    dataOf(k),
+    dataOf(v),
+    out.data,
+    dataOf(lse),
+    dataOf(mask),
+    dataOf(bias),
+    dataOf(alibiSlopes),
+    dataOf(sinks),
+  ];
+}
 
 /** The addon checks extents again and throws a RangeError where memory has shrunk since the validation. */
 export function guard<T>(call: () => T): T {

@@ -92,6 +92,11 @@ Span Span::from(Napi::Env env, napi_value value) {
   return span;
 }
 
+TensorSpans TensorSpans::from(const Napi::CallbackInfo& info, size_t first) {
+  const auto span = [&](size_t i) { return Span::from(info.Env(), info[first + i]); };
+  return {span(0), span(1), span(2), span(3), span(4), span(5), span(6), span(7), span(8)};
+}
+
 bool DecodedProblem::decode(Napi::Env env, const Span& fields) {
   if (fields.elementBytes != 8 || fields.length < kNumProblemFields) return fail(env, "malformed problem");
   const double* values = static_cast<const double*>(fields.data);

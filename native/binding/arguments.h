@@ -23,6 +23,9 @@ struct Span {
 // The typed arrays of one call, in the order they cross.
 struct TensorSpans {
   Span q, k, v, out, lse, mask, bias, alibiSlopes, sinks;
+
+  // The nine arguments from info[first] on.
+  static TensorSpans from(const Napi::CallbackInfo& info, size_t first);
 };
 
 struct DecodedProblem {

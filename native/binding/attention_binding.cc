@@ -5,15 +5,8 @@
 namespace sdpa {
 namespace {
 
-TensorSpans readSpans(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  return {Span::from(env, info[1]), Span::from(env, info[2]), Span::from(env, info[3]),
-          Span::from(env, info[4]), Span::from(env, info[5]), Span::from(env, info[6]),
-          Span::from(env, info[7]), Span::from(env, info[8]), Span::from(env, info[9])};
-}
-
 bool readProblem(const Napi::CallbackInfo& info, DecodedProblem& decoded) {
-  return decoded.decode(info.Env(), Span::from(info.Env(), info[0])) && decoded.attach(info.Env(), readSpans(info));
+  return decoded.decode(info.Env(), Span::from(info.Env(), info[0])) && decoded.attach(info.Env(), TensorSpans::from(info, 1));
 }
 
 }  // namespace

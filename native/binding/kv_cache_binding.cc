@@ -97,14 +97,8 @@ bool KvCacheBinding::appendRows(const Napi::CallbackInfo& info) {
 bool KvCacheBinding::readProblem(const Napi::CallbackInfo& info, size_t first, DecodedProblem& decoded) {
   const Napi::Env env = info.Env();
   if (!decoded.decode(env, Span::from(env, info[first]))) return false;
-  TensorSpans spans;
-  spans.q = Span::from(env, info[first + 1]);
-  spans.out = Span::from(env, info[first + 2]);
-  spans.lse = Span::from(env, info[first + 3]);
-  spans.mask = Span::from(env, info[first + 4]);
-  spans.bias = Span::from(env, info[first + 5]);
-  spans.alibiSlopes = Span::from(env, info[first + 6]);
-  spans.sinks = Span::from(env, info[first + 7]);
+  TensorSpans spans = TensorSpans::from(info, first + 1);
+  spans.k = spans.v = Span();  // they are here
   const KvCacheConfig& config = memory_.config();
   Problem& problem = decoded.problem;
   bool fits = problem.numSequences == config.batch && problem.numKvHeads == config.numKvHeads &&
@@ -160,7 +154,7 @@ Napi::Value KvCacheBinding::attendAsync(const Napi::CallbackInfo& info) {
   Napi::Array keepAlive = Napi::Array::New(env, info.Length() + 1);
   for (uint32_t i = 0; i < info.Length(); ++i) keepAlive.Set(i, info[i]);
   keepAlive.Set(static_cast<uint32_t>(info.Length()), info.This());
-  auto* worker = new AttentionWorker(env, std::move(decoded), keepAlive, Span::from(env, info[8]));
+  auto* worker = new AttentionWorker(env, std::move(decoded), keepAlive, Span::from(env, info[10]));
   const Napi::Promise promise = worker->promise();
   worker->Queue();
   return promise;

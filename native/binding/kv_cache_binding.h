@@ -17,11 +17,11 @@ class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
   // append(layout, k, v) -> whether there was room; layout = [tokens, then offset and batch, head, row strides in
   // elements of k, then the same of v]
   Napi::Value append(const Napi::CallbackInfo& info);
-  // attend(problem, q, out, lse, mask, bias, alibiSlopes, sinks) -> status
+  // attend(problem, then the nine operands of attention, k and v null) -> status
   Napi::Value attend(const Napi::CallbackInfo& info);
-  // step(layout, k, v, problem, q, out, ...) -> status; 2, with nothing appended, where there is no room
+  // step(layout, k, v, problem, operands) -> status; 2, with nothing appended, where there is no room
   Napi::Value step(const Napi::CallbackInfo& info);
-  // attendAsync(problem, q, ..., sinks, cancelFlag) -> Promise<status>
+  // attendAsync(problem, operands, cancelFlag) -> Promise<status>
   Napi::Value attendAsync(const Napi::CallbackInfo& info);
   Napi::Value truncate(const Napi::CallbackInfo& info);
   // copyRows(which: 0 keys, 1 values; out: a contiguous [batch, numKvHeads, length, dim] array)
