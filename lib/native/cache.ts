@@ -20,8 +20,10 @@ export class NativeCacheStorage implements CacheStorage {
         new Float64Array([batch, numKvHeads, headDim, valueDim, dtypeCode(dtype), bound]),
       );
     } catch (error) {
+      const tokens = bound === 0 ? 'a few' : maxLength;
       throw new CapacityError(
-        `KVCache: no memory for [${batch}, ${numKvHeads}, ${maxLength}, ${headDim}] keys; lower maxLength`,
+        `KVCache: no address space for [${batch}, ${numKvHeads}, ${tokens} tokens, ${headDim}] keys and as many values; ` +
+          `lower ${bound === 0 ? 'the sizes' : 'maxLength'}`,
         { cause: error },
       );
     }
