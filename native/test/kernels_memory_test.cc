@@ -1,5 +1,6 @@
 // What the kernels must not read, write, notice or depend on. All tensors of a case touch guard pages, and what lies
 // between rows, behind kvLen and in scratch holds NaN in every test of kernels_test.cc too.
+#include "emulator.h"
 #include "isas.h"
 #include "naive_attention.h"
 #include "run_kernels.h"
@@ -50,6 +51,7 @@ std::vector<AttentionCase> casesWithHiddenKeys() {
 
 // Runs both kernels of every ISA and holds out and lse against `expected`.
 void checkAll(AttentionInstance& instance, const std::string& what) {
+  if (!isWorthwhile()) return;
   const Expected expected = expectedOf(instance);
   for (const Isa& isa : isas()) {
     const auto checkFault = [&](const char* kernel) {
@@ -68,7 +70,7 @@ void checkAll(AttentionInstance& instance, const std::string& what) {
   }
 }
 
-// One non-finite value in `channels` channels of a key of head 0.
+// One non-finite value in a key of head 0.
 void plant(TokenTensor& tensor, int64_t key, int64_t dim, float value) {
   tensor.values.set(key * tensor.rowStride + key % dim, value);
 }
@@ -160,6 +162,7 @@ TEST(kernelsMemory_theCutOfRowsChangesNoBit) {
     for (const Isa& isa : isas()) {
       std::vector<uint8_t> out, lse;
       for (int64_t tiles : {1000, 1, 2, 3, 5}) {
+        if (!out.empty() && !isWorthwhile()) continue;
         instance.clearOutputs();
         runPrefill(isa.kernels, instance.problem, tiles * isa.kernels.tileRows);
         if (out.empty()) {

@@ -1,4 +1,5 @@
 // The kernels of every ISA of this machine against naive float64, straight through the kernel table.
+#include "emulator.h"
 #include "isas.h"
 #include "naive_attention.h"
 #include "run_kernels.h"
@@ -16,6 +17,7 @@ void report(const AttentionCase& c, const char* isa, const char* kernel, const s
 
 // Both kernels of every ISA, where the inputs end at a guard page or begin after one (by the seed).
 void check(const AttentionCase& c) {
+  if (!isWorthwhile()) return;
   AttentionInstance instance(c, c.seed % 2 ? GuardSide::kAfter : GuardSide::kBefore);
   const Expected expected = expectedOf(instance);
   for (const Isa& isa : isas()) {
@@ -191,6 +193,7 @@ TEST(kernels_hugeFiniteBias) {
       AttentionCase c = caseOf(qLen, 700, 1);
       c.bias = Operand::kOneRow;
       for (int64_t hugeKeys : {1, 64, 256, 600, 700}) {
+        if (!isWorthwhile()) continue;
         AttentionInstance instance(c);
         for (int64_t j = 0; j < 700; ++j) instance.bias.values->set(j, j < hugeKeys ? huge : 0.0f);
         const Expected expected = expectedOf(instance);
