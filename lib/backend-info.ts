@@ -1,6 +1,6 @@
 import { selectBackend } from './backend.ts';
 import { NativeLoadError, OptionError } from './errors.ts';
-import { loadAddon } from './native/loader.ts';
+import { loadAddon, MAX_THREADS } from './native/loader.ts';
 import { VERSION } from './version.ts';
 
 /** What computes, and why. */
@@ -29,6 +29,7 @@ export interface BackendInfo {
 export function backendInfo(): BackendInfo {
   const addon = loadAddon();
   const backend = selectBackend().name;
+  const unwanted = 'NODE_SDPA_BACKEND asks for the reference backend';
   if (addon instanceof NativeLoadError) {
     return {
       backend,
@@ -38,7 +39,8 @@ export function backendInfo(): BackendInfo {
       cpu: '',
       threads: 1,
       version: VERSION,
-      reason: addon.message,
+      reason:
+        process.env.NODE_SDPA_BACKEND === 'reference' ? `${unwanted}; and ${addon.message}` : addon.message,
     };
   }
   const native = backend === 'native';
@@ -54,7 +56,7 @@ export function backendInfo(): BackendInfo {
       ? process.env.NODE_SDPA_ISA
         ? 'NODE_SDPA_ISA chose the instruction set'
         : 'the best instruction set of this machine'
-      : 'NODE_SDPA_BACKEND asks for the reference backend',
+      : unwanted,
   };
 }
 
@@ -72,8 +74,10 @@ export function getNumThreads(): number {
  * @throws OptionError
  */
 export function setNumThreads(n: number): void {
-  if (!Number.isInteger(n) || n < 1 || n > 1024) {
-    throw new OptionError(`setNumThreads: n must be a whole number from 1 to 1024; got ${String(n)}`);
+  if (!Number.isInteger(n) || n < 1 || n > MAX_THREADS) {
+    throw new OptionError(
+      `setNumThreads: n must be a whole number from 1 to ${MAX_THREADS}; got ${String(n)}`,
+    );
   }
   const addon = loadAddon();
   if (!(addon instanceof NativeLoadError)) addon.setNumThreads(n);

@@ -8,6 +8,9 @@ import { PROBLEM_FIELDS, SEQUENCE_FIELDS } from './encode.ts';
 const require = createRequire(import.meta.url);
 const root = new URL('../../', import.meta.url);
 
+/** Threads that a call may use at most: kMaxThreads of native/runtime/thread_pool.h. */
+export const MAX_THREADS = 1024;
+
 let loaded: Addon | NativeLoadError | undefined;
 
 /**
@@ -76,8 +79,10 @@ function applyEnvironment(addon: Addon): void {
   }
   const threads = process.env.NODE_SDPA_NUM_THREADS;
   if (!threads) return;
-  if (!/^[1-9]\d{0,3}$/.test(threads)) {
-    throw new OptionError(`NODE_SDPA_NUM_THREADS must be a whole number from 1 to 9999, got '${threads}'`);
+  if (!/^[1-9]\d{0,3}$/.test(threads) || Number(threads) > MAX_THREADS) {
+    throw new OptionError(
+      `NODE_SDPA_NUM_THREADS must be a whole number from 1 to ${MAX_THREADS}, got '${threads}'`,
+    );
   }
   addon.setNumThreads(Number(threads));
 }

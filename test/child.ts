@@ -1,0 +1,56 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+
+const dist = resolve(import.meta.dirname, '../dist');
+
+/** How a child process ended. */
+export interface ChildResult {
+  /** null when a signal ended it: a crash. */
+  readonly status: number | null;
+  readonly signal: string | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** What a child process gets beside its script. */
+export interface ChildOptions {
+  readonly env?: Readonly<Record<string, string>>;
+  /** Flags of node. */
+  readonly flags?: readonly string[];
+  /** The folder of the compiled library; default dist/ of this checkout. */
+  readonly folder?: string;
+}
+
+/**
+ * Runs an ES module in a process of its own, with the whole library in scope as `sdpa`: for what concerns the process
+ * (its environment, its memory, its end). The variables of node-sdpa are taken out of the environment it inherits.
+ */
+export function runChild(
+  script: string,
+  { env = {}, flags = [], folder = dist }: ChildOptions = {},
+): ChildResult {
+  if (!existsSync(resolve(folder, 'index.js'))) throw new Error('dist/ is missing; run npm run build');
+  const url = JSON.stringify(pathToFileURL(resolve(folder, 'index.js')).href);
+  const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('NODE_SDPA_'));
+  const { status, signal, stdout, stderr, error } = spawnSync(
+    process.execPath,
+    [
+      ...flags,
+      '--input-type=module',
+      '-e',
+      `const url = ${url};\nconst sdpa = await import(url);\n${script}`,
+    ],
+    { encoding: 'utf8', env: { ...Object.fromEntries(inherited), ...env }, timeout: 50_000 },
+  );
+  if (error) throw error;
+  return { status, signal, stdout, stderr };
+}
+
+/** As {@link runChild}, for a script that must end well and print one line of JSON: what it prints, parsed. */
+export function runChildOk<T>(script: string, options: ChildOptions = {}): T {
+  const result = runChild(script, options);
+  if (result.status !== 0) throw new Error(`the child process failed: ${JSON.stringify(result, null, 1)}`);
+  return JSON.parse(result.stdout) as T;
+}
