@@ -39,7 +39,7 @@ struct KernelTable {
   float (*readProbe)(const float* data, size_t count);
 };
 
-constexpr int64_t kDecodeChunk = 512;   // keys of one decode task
+constexpr int64_t kDecodeChunk = 1024;  // keys of one decode task
 constexpr int64_t kMaxDecodeRows = 48;  // more rows than this go through the prefill kernel
 
 // Floats of one chunk's partial result.

@@ -2,4 +2,4 @@
 
 #include "../kernels/instantiate.h"
 
-extern "C" __attribute__((visibility("hidden"))) const sdpa::KernelTable sdpa_kernels_neon = sdpa::kernelTableOf("neon");
+extern "C" SDPA_HIDDEN const sdpa::KernelTable sdpa_kernels_neon = sdpa::kernelTableOf("neon");

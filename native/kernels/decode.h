@@ -107,24 +107,24 @@ struct Decode {
   template <int kRows>
   void scoreGroup(const T* const* keyRows, int64_t key, int64_t row) const {
     Vec acc[kKeyGroup][kRows];
-#pragma GCC unroll 4
+SDPA_UNROLL
     for (int j = 0; j < kKeyGroup; ++j) {
-#pragma GCC unroll 8
+SDPA_UNROLL
       for (int r = 0; r < kRows; ++r) acc[j][r] = Vec::zero();
     }
     const float* q = scratch.q + row * scratch.depth;
     const int64_t ahead = kPrefetchKeys * problem.kRowStride;
     const auto accumulate = [&](int64_t d, auto load) {
       Vec x[kKeyGroup];
-#pragma GCC unroll 4
+SDPA_UNROLL
       for (int j = 0; j < kKeyGroup; ++j) {
         x[j] = load(keyRows[j] + d);
-        if (row == 0) __builtin_prefetch(keyRows[j] + d + ahead, 0, 2);
+        if (row == 0) SDPA_PREFETCH_READ(keyRows[j] + d + ahead);
       }
-#pragma GCC unroll 8
+SDPA_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const Vec y = Vec::load(q + r * scratch.depth + d);
-#pragma GCC unroll 4
+SDPA_UNROLL
         for (int j = 0; j < kKeyGroup; ++j) acc[j][r] = Vec::fma(x[j], y, acc[j][r]);
       }
     };
@@ -132,7 +132,7 @@ struct Decode {
     for (int64_t d = 0; d < whole; d += Vec::kWidth) accumulate(d, [](const T* p) { return Vec::load(p); });
     const int rest = static_cast<int>(problem.headDim - whole);
     if (rest) accumulate(whole, [rest](const T* p) { return Vec::loadPartial(p, rest); });
-#pragma GCC unroll 4
+SDPA_UNROLL
     for (int j = 0; j < kKeyGroup; ++j) {
       float* out = scratch.scores + (key + j) * scratch.lanes + row;
       const auto sums = [&](int r) { return r < kRows ? acc[j][r] : Vec::zero(); };
@@ -164,9 +164,9 @@ struct Decode {
       if (row == 0) prefetchForRead(p + kPrefetchKeys * stride, kVecs * Vec::kWidth * static_cast<int64_t>(sizeof(V)));
     };
     multiply(scratch.weights + row, scratch.lanes, values, stride, count, acc, prefetchAhead);
-#pragma GCC unroll 8
+SDPA_UNROLL
     for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
+SDPA_UNROLL
       for (int i = 0; i < kVecs; ++i) {
         acc.raw[r][i].store(scratch.product + (row + r) * scratch.channels + d + i * Vec::kWidth);
       }

@@ -14,22 +14,22 @@ struct Accumulators {
 // acc[r][v] = sum over depth of a[depth * aStride + r] * b[depth * bStride + v * width ...]; one chain a sum.
 // onStep(b) runs once a step, with the row of b in use.
 template <int kRows, int kVecs, class B, class OnStep>
-inline __attribute__((always_inline)) void multiply(const float* a, int64_t aStride, const B* b, int64_t bStride,
+SDPA_ALWAYS_INLINE void multiply(const float* a, int64_t aStride, const B* b, int64_t bStride,
                                                     int64_t depth, Accumulators<kRows, kVecs>& acc, OnStep onStep) {
-#pragma GCC unroll 16
+SDPA_UNROLL
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
+SDPA_UNROLL
     for (int v = 0; v < kVecs; ++v) acc.raw[r][v] = Vec::zero();
   }
   for (int64_t i = 0; i < depth; ++i) {
     Vec bVec[kVecs];
-#pragma GCC unroll 8
+SDPA_UNROLL
     for (int v = 0; v < kVecs; ++v) bVec[v] = Vec::load(b + v * Vec::kWidth);
     onStep(b);
-#pragma GCC unroll 16
+SDPA_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const Vec aVec = Vec::broadcast(a[r]);
-#pragma GCC unroll 8
+SDPA_UNROLL
       for (int v = 0; v < kVecs; ++v) acc.raw[r][v] = Vec::fma(aVec, bVec[v], acc.raw[r][v]);
     }
     a += aStride;
@@ -42,12 +42,12 @@ enum class Update { kStore, kAdd, kScaleAndAdd };
 
 // c[r][lanes] = acc | c + acc | c * factor[lane] + acc. c has kVecs * width lanes a row.
 template <int kRows, int kVecs>
-inline __attribute__((always_inline)) void writeBack(const Accumulators<kRows, kVecs>& acc, Update update,
+SDPA_ALWAYS_INLINE void writeBack(const Accumulators<kRows, kVecs>& acc, Update update,
                                                      const float* factor, float* c) {
   constexpr int W = Vec::kWidth;
-#pragma GCC unroll 16
+SDPA_UNROLL
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
+SDPA_UNROLL
     for (int v = 0; v < kVecs; ++v) {
       float* place = c + (r * kVecs + v) * W;
       Vec sum = acc.raw[r][v];

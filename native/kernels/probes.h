@@ -10,11 +10,11 @@ namespace {
 inline double fmaProbe(int64_t iterations, float* sink) {
   constexpr int kChains = kGemmRows * kTileVecs;
   Vec acc[kChains];
-#pragma GCC unroll 32
+SDPA_UNROLL
   for (int i = 0; i < kChains; ++i) acc[i] = Vec::broadcast(1.0f + static_cast<float>(i) * 0.01f);
   const Vec x = Vec::broadcast(0.999f), y = Vec::broadcast(0.0013f);
   for (int64_t n = 0; n < iterations; ++n) {
-#pragma GCC unroll 32
+SDPA_UNROLL
     for (int i = 0; i < kChains; ++i) acc[i] = Vec::fma(acc[i], x, y);
   }
   Vec sum = Vec::zero();
@@ -29,14 +29,15 @@ inline float readProbe(const float* data, size_t count) {
   Vec acc[kStreams];
   for (int i = 0; i < kStreams; ++i) acc[i] = Vec::zero();
   for (size_t i = 0; i + kStreams * Vec::kWidth <= count; i += kStreams * Vec::kWidth) {
-#pragma GCC unroll 8
+SDPA_UNROLL
     for (int j = 0; j < kStreams; ++j) acc[j] = acc[j] + Vec::load(data + i + static_cast<size_t>(j) * Vec::kWidth);
   }
   Vec sum = Vec::zero();
   for (int i = 0; i < kStreams; ++i) sum = sum + acc[i];
-  float result;
-  sum.storePartial(&result, 1);
-  return result;
+  float lanes[Vec::kWidth], total = 0.0f;
+  sum.store(lanes);
+  for (float lane : lanes) total += lane;
+  return total;
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../compiler.h"
 #include "../intervals.h"
 
 namespace sdpa {
@@ -33,10 +34,10 @@ constexpr int kDecodeBlock = 64;   // keys of a decode block
 
 // Asks for a row's cache lines: into L2 for reading, into L1 for writing. Never faults.
 inline void prefetchForRead(const void* row, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(row) + i, 0, 2);
+  for (int64_t i = 0; i < bytes; i += 64) SDPA_PREFETCH_READ(static_cast<const char*>(row) + i);
 }
 inline void prefetchForWrite(const void* row, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(row) + i, 1, 3);
+  for (int64_t i = 0; i < bytes; i += 64) SDPA_PREFETCH_WRITE(static_cast<const char*>(row) + i);
 }
 
 // Hands out 64-byte aligned pieces of a task's scratch. With a null base it only counts.

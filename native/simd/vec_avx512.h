@@ -48,7 +48,7 @@ struct Vec {
   static Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.raw, b.raw)}; }
   static Vec abs(Vec a) { return {_mm512_abs_ps(a.raw)}; }
   static Vec round(Vec a) { return {_mm512_roundscale_ps(a.raw, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-  // a * 2^n for integral n; gradual underflow, NaN stays NaN, n = -Infinity gives 0.
+  // a * 2^n for integral n; gradual underflow; n = -Infinity gives 0, else NaN stays NaN.
   static Vec scalePowerOfTwo(Vec a, Vec n) { return {_mm512_scalef_ps(a.raw, n.raw)}; }
 
   friend Mask operator<(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.raw, b.raw, _CMP_LT_OQ)}; }
