@@ -4,7 +4,7 @@ import type { AttentionProblem } from '../problem.ts';
 import type { Tensor } from '../tensor.ts';
 import type { Addon } from './addon.ts';
 import { NativeCacheStorage } from './cache.ts';
-import { checkStatus, guard, operandsOf, withCancelFlag } from './call.ts';
+import { checkStatus, guard, operandsOf, steadyOperandsOf, withCancelFlag } from './call.ts';
 import { encodeProblem } from './encode.ts';
 import { loadAddon } from './loader.ts';
 
@@ -40,7 +40,7 @@ class NativeBackend implements Backend {
   ): Promise<void> {
     const call = { problem, out, lse };
     await withCancelFlag(signal, (cancelFlag) =>
-      guard(() => this.#addon.attentionAsync(encodeProblem(call), ...operandsOf(call), cancelFlag)),
+      guard(() => this.#addon.attentionAsync(encodeProblem(call), ...steadyOperandsOf(call), cancelFlag)),
     );
   }
 

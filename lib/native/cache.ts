@@ -3,7 +3,7 @@ import { CapacityError } from '../errors.ts';
 import type { AttentionProblem } from '../problem.ts';
 import { Tensor } from '../tensor.ts';
 import type { Addon, NativeCache } from './addon.ts';
-import { checkStatus, guard, operandsOf, withCancelFlag } from './call.ts';
+import { checkStatus, guard, operandsOf, steadyOperandsOf, withCancelFlag } from './call.ts';
 import { dtypeCode, encodeProblem } from './encode.ts';
 
 /** A cache whose memory belongs to the addon. */
@@ -66,7 +66,7 @@ export class NativeCacheStorage implements CacheStorage {
   ): Promise<void> {
     const call = { problem, out, lse };
     await withCancelFlag(signal, (cancelFlag) =>
-      guard(() => this.#cache.attendAsync(encodeProblem(call), ...operandsOf(call), cancelFlag)),
+      guard(() => this.#cache.attendAsync(encodeProblem(call), ...steadyOperandsOf(call), cancelFlag)),
     );
   }
 

@@ -1,4 +1,4 @@
-import { CapacityError, ShapeError } from '../errors.ts';
+import { CapacityError, OptionError, ShapeError } from '../errors.ts';
 import type { Tensor } from '../tensor.ts';
 import type { Operand, Operands, Status } from './addon.ts';
 import type { Call } from './encode.ts';
@@ -19,6 +19,27 @@ export function operandsOf({ problem, out, lse }: Call): Operands {
     dataOf(alibiSlopes),
     dataOf(sinks),
   ];
+}
+
+const INPUTS = ['q', 'k', 'v', 'mask', 'bias', 'alibiSlopes', 'sinks'] as const;
+
+/**
+ * {@link operandsOf} of a call that runs while JavaScript goes on. What is transferred meanwhile the addon keeps in
+ * place (native/binding/pinned_memory.h); what may shrink meanwhile is refused.
+ */
+export function steadyOperandsOf(call: Call): Operands {
+  for (const name of INPUTS) checkSteady(name, call.problem[name]);
+  checkSteady('out', call.out);
+  return operandsOf(call);
+}
+
+function checkSteady(name: string, tensor: Tensor | null): void {
+  const buffer = tensor?.data.buffer as { readonly resizable?: boolean } | undefined;
+  if (!buffer?.resizable) return;
+  throw new OptionError(
+    `attention: ${name} lies in a resizable ArrayBuffer, which may shrink while another thread uses it; ` +
+      `pass ${name}.clone(), or call the synchronous form`,
+  );
 }
 
 /** The addon checks extents again and throws a RangeError where memory has shrunk since the validation. */

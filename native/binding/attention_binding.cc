@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "binding/pinned_memory.h"
+
 namespace sdpa {
 namespace {
 
@@ -13,11 +15,17 @@ bool readProblem(const Napi::CallbackInfo& info, DecodedProblem& decoded) {
 
 Napi::Value statusValue(Napi::Env env, RunStatus status) { return Napi::Number::New(env, static_cast<int>(status)); }
 
-AttentionWorker::AttentionWorker(Napi::Env env, DecodedProblem decoded, Napi::Value keepAlive, const Span& cancelFlag)
-    : Napi::AsyncWorker(env),
+AttentionWorker::AttentionWorker(const Napi::CallbackInfo& info, DecodedProblem decoded, const Span& cancelFlag)
+    : Napi::AsyncWorker(info.Env()),
       decoded_(std::move(decoded)),
-      keepAlive_(Napi::Reference<Napi::Value>::New(keepAlive, 1)),
-      deferred_(Napi::Promise::Deferred::New(env)) {
+      deferred_(Napi::Promise::Deferred::New(info.Env())) {
+  Napi::Array values = Napi::Array::New(info.Env(), info.Length() + 1);
+  for (uint32_t i = 0; i < info.Length(); ++i) {
+    values.Set(i, info[i]);
+    if (auto pin = pinMemory(info.Env(), info[i])) pins_.push_back(std::move(pin));
+  }
+  values.Set(static_cast<uint32_t>(info.Length()), info.This());
+  keepAlive_ = Napi::Reference<Napi::Value>::New(values, 1);
   decoded_.problem.sequences = decoded_.sequences.data();
   decoded_.problem.cancelled = static_cast<const volatile int32_t*>(cancelFlag.data);
 }
@@ -36,9 +44,7 @@ Napi::Value attentionAsync(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   DecodedProblem decoded;
   if (!readProblem(info, decoded)) return env.Undefined();
-  Napi::Array keepAlive = Napi::Array::New(env, info.Length());
-  for (uint32_t i = 0; i < info.Length(); ++i) keepAlive.Set(i, info[i]);
-  auto* worker = new AttentionWorker(env, std::move(decoded), keepAlive, Span::from(env, info[10]));
+  auto* worker = new AttentionWorker(info, std::move(decoded), Span::from(env, info[10]));
   const Napi::Promise promise = worker->promise();
   worker->Queue();
   return promise;

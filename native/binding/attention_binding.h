@@ -1,6 +1,9 @@
 // attention() of the addon, sync and async, and what it shares with the cache's binding.
 #pragma once
 
+#include <memory>
+#include <vector>
+
 #include "binding/arguments.h"
 #include "runtime/attention.h"
 
@@ -9,11 +12,12 @@ namespace sdpa {
 // What a call returns to TypeScript: 0 done, 1 cancelled, 2 out of memory. undefined with a pending exception.
 Napi::Value statusValue(Napi::Env env, RunStatus status);
 
-// A problem that runs off the event loop. Holds its inputs alive until the promise is settled with a status as above.
+// A problem that runs off the event loop. Until the promise is settled, with a status as above, it holds the memory of the
+// typed arrays that it uses, whatever becomes of them in JavaScript.
 class AttentionWorker : public Napi::AsyncWorker {
  public:
-  // `keepAlive` holds every JavaScript value whose memory the problem uses; cancelFlag is an Int32Array or nothing.
-  AttentionWorker(Napi::Env env, DecodedProblem decoded, Napi::Value keepAlive, const Span& cancelFlag);
+  // `info` is of the call: its `this` and every argument are held. cancelFlag is an Int32Array or nothing.
+  AttentionWorker(const Napi::CallbackInfo& info, DecodedProblem decoded, const Span& cancelFlag);
   Napi::Promise promise() const { return deferred_.Promise(); }
 
  protected:
@@ -23,6 +27,7 @@ class AttentionWorker : public Napi::AsyncWorker {
  private:
   DecodedProblem decoded_;
   Napi::Reference<Napi::Value> keepAlive_;
+  std::vector<std::shared_ptr<void>> pins_;
   Napi::Promise::Deferred deferred_;
   RunStatus status_ = RunStatus::kDone;
 };

@@ -151,10 +151,7 @@ Napi::Value KvCacheBinding::attendAsync(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   DecodedProblem decoded;
   if (!readProblem(info, 0, decoded)) return env.Undefined();
-  Napi::Array keepAlive = Napi::Array::New(env, info.Length() + 1);
-  for (uint32_t i = 0; i < info.Length(); ++i) keepAlive.Set(i, info[i]);
-  keepAlive.Set(static_cast<uint32_t>(info.Length()), info.This());
-  auto* worker = new AttentionWorker(env, std::move(decoded), keepAlive, Span::from(env, info[10]));
+  auto* worker = new AttentionWorker(info, std::move(decoded), Span::from(env, info[10]));
   const Napi::Promise promise = worker->promise();
   worker->Queue();
   return promise;

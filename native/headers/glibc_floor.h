@@ -21,3 +21,12 @@ SDPA_GLIBC_FLOOR(pthread_create)
 SDPA_GLIBC_FLOOR(pthread_sigmask)
 
 #undef SDPA_GLIBC_FLOOR
+
+// std::shared_ptr asks here whether its counts need no atomics, by a variable of glibc 2.32. In Node they always do.
+#if defined(__has_include)
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+constexpr char sdpaIsSingleThreaded = 0;
+#define __libc_single_threaded sdpaIsSingleThreaded
+#endif
+#endif

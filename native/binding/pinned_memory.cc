@@ -1,0 +1,53 @@
+// Node-API cannot share the memory of an ArrayBuffer, but V8 can: by ArrayBuffer::GetBackingStore, the same since
+// Node 14. What is declared below of V8 yields the names of two of its symbols. Both are weak: they are null in an
+// engine that lacks them, and the addon loads there all the same.
+//
+// `New` is never called. Its name spells the std::shared_ptr of the C++ library that the engine was built with. Where
+// the engine has it as this compiler spells it, the library is ours, and so is the meaning of what GetBackingStore returns.
+#include "binding/pinned_memory.h"
+
+#if defined(__GNUC__)
+
+namespace v8 {
+
+class BackingStore;
+class Isolate;
+template <class T>
+class Local;
+
+class ArrayBuffer {
+ public:
+  __attribute__((weak)) static Local<ArrayBuffer> New(Isolate*, std::shared_ptr<BackingStore>);
+  __attribute__((weak)) std::shared_ptr<BackingStore> GetBackingStore();
+};
+
+}  // namespace v8
+
+namespace sdpa {
+
+std::shared_ptr<void> pinMemory(Napi::Env env, napi_value value) {
+  using New = v8::Local<v8::ArrayBuffer> (*)(v8::Isolate*, std::shared_ptr<v8::BackingStore>);
+  static const New volatile sameLibrary = &v8::ArrayBuffer::New;
+  bool isTypedArray = false;
+  if (sameLibrary == nullptr || napi_is_typedarray(env, value, &isTypedArray) != napi_ok || !isTypedArray) return {};
+  napi_value buffer;
+  bool isArrayBuffer = false;  // else a SharedArrayBuffer, which nobody can transfer
+  if (napi_get_typedarray_info(env, value, nullptr, nullptr, nullptr, &buffer, nullptr) != napi_ok ||
+      napi_is_arraybuffer(env, buffer, &isArrayBuffer) != napi_ok || !isArrayBuffer) {
+    return {};
+  }
+  // A napi_value is the address of a handle, as is the `this` of a V8 object.
+  return reinterpret_cast<v8::ArrayBuffer*>(buffer)->GetBackingStore();
+}
+
+}  // namespace sdpa
+
+#else
+
+namespace sdpa {
+
+std::shared_ptr<void> pinMemory(Napi::Env, napi_value) { return {}; }
+
+}  // namespace sdpa
+
+#endif

@@ -1,0 +1,181 @@
+import { beforeAll, describe, expect, test } from 'vitest';
+import { attention, attentionAsync } from '../../lib/attention.ts';
+import { OptionError, SdpaError } from '../../lib/errors.ts';
+import { KVCache } from '../../lib/kv-cache.ts';
+import { loadAddon } from '../../lib/native/loader.ts';
+import { Tensor } from '../../lib/tensor.ts';
+import { backendsUnderTest } from '../backends.ts';
+import { runChildOk } from '../child.ts';
+
+const make = (heads: number, length: number, seed: number): Tensor =>
+  Tensor.randn([1, heads, length, 16], { seed });
+
+/** x in a resizable buffer. (TypeScript's ArrayBuffer of this target knows none.) */
+function resizable(x: Tensor): { tensor: Tensor; resize: (bytes: number) => void } {
+  const Resizable = ArrayBuffer as unknown as new (bytes: number, options: object) => ArrayBuffer;
+  const buffer = new Resizable(x.byteLength, { maxByteLength: 2 * x.byteLength });
+  const data = new Float32Array(buffer);
+  data.set(x.data);
+  const resize = (bytes: number): void =>
+    (buffer as unknown as { resize(bytes: number): void }).resize(bytes);
+  return { tensor: new Tensor(data, x.shape), resize };
+}
+
+/** Gives the memory of x away, as postMessage with a transfer list does. */
+function transfer(x: Tensor): Tensor {
+  const buffer = x.data.buffer as ArrayBuffer;
+  structuredClone(buffer, { transfer: [buffer] });
+  return x;
+}
+
+// A call that sees nothing wrong reads or writes beyond the memory, so each must be a typed error, on every backend.
+describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
+  beforeAll(select);
+  const [q, k, v] = [make(4, 3, 1), make(2, 5, 2), make(2, 5, 3)];
+  const given = { backend } as const;
+
+  const expectRefused = async (use: () => unknown): Promise<void> => {
+    let thrown: unknown;
+    try {
+      await use();
+    } catch (error) {
+      thrown = error;
+    }
+    expect(thrown).toBeInstanceOf(SdpaError);
+    expect((thrown as Error).message).toMatch(/^(attention|KVCache)\S*: \w+/);
+  };
+
+  /** Each way to hand over three tensors. */
+  const uses = (...args: [Tensor, Tensor, Tensor]): (() => unknown)[] => {
+    const cache = (): KVCache => new KVCache({ numKvHeads: 2, headDim: 16, backend });
+    return [
+      () => attention(...args, given),
+      () => attentionAsync(...args, given),
+      () => cache().append(args[1], args[2]).attend(args[0]),
+      () => cache().append(args[1], args[2]).attendAsync(args[0]),
+      () => cache().step(...args),
+      () => cache().stepAsync(...args),
+    ];
+  };
+
+  test.each([0, 1, 2])('a buffer that was transferred before: argument %i', async (n) => {
+    const args = [q, k, v].map((x, i) => (i === n ? transfer(x.clone()) : x)) as [Tensor, Tensor, Tensor];
+    for (const use of uses(...args)) await expectRefused(use);
+  });
+
+  test.each([0, 1, 2])('a buffer that has shrunk since: argument %i', async (n) => {
+    const shrunk = (x: Tensor): Tensor => {
+      const { tensor, resize } = resizable(x);
+      resize(x.byteLength / 2);
+      return tensor;
+    };
+    const args = [q, k, v].map((x, i) => (i === n ? shrunk(x) : x)) as [Tensor, Tensor, Tensor];
+    for (const use of uses(...args)) await expectRefused(use);
+  });
+
+  test('a tensor-like that lies about its size, or changes its mind', async () => {
+    const { data } = k;
+    const lies: object[] = [
+      { data, dims: [1, 2, 6, 16], type: 'float32' },
+      { data, dims: [1, 2, 5, 16], type: 'float32', strides: [160, 81, 16, 1] },
+      { data, dims: [1, 2, 5, 16], type: 'float32', strides: [160, 80, -16, 1] },
+      { data, dims: [1, 2, 5, 16], type: 'float32', strides: [0, 2 ** 53, 16, 1] },
+      { data, dims: [1, 2, -5, 16], type: 'float32' },
+      { data, dims: [1, 2, 5, 16], type: 'float16' },
+      { data, dims: [1, 2, 2 ** 32 + 5, 16], type: 'float32' },
+      { data: { length: 160, buffer: data.buffer }, dims: [1, 2, 5, 16], type: 'float32' },
+      { data: Object.assign(data.slice(0, 8), { foo: 1 }), dims: [1, 2, 5, 16], type: 'float32' },
+    ];
+    for (const lie of lies) for (const use of uses(q, lie as Tensor, v)) await expectRefused(use);
+    let asked = 0;
+    const fickle = {
+      data,
+      type: 'float32',
+      get dims() {
+        return asked++ === 0 ? [1, 2, 5, 16] : [1, 2, 5000, 16];
+      },
+    };
+    expect(attention(q, fickle, v, given).data).toEqual(attention(q, k, v, given).data);
+    expect(asked).toBe(1);
+  });
+
+  test('a getter that gives the memory away in the middle of the call', async () => {
+    const sly = (x: Tensor): object => ({
+      get scale() {
+        transfer(x);
+        return 1;
+      },
+      backend,
+    });
+    for (const call of [attention, attentionAsync]) {
+      const [a, b, c] = [q.clone(), k.clone(), v.clone()];
+      if (backend === 'native') await expectRefused(() => call(a, b, c, sly(b)));
+      else await call(a, b, c, sly(b)); // Numbers that mean nothing, in memory that is our own.
+    }
+  });
+});
+
+describe.runIf(!(loadAddon() instanceof Error))('memory that goes while another thread uses it', () => {
+  // A crash would take the process along, and memory is only given back by a collection: hence a child.
+  test('transferred, and its new owner collected', () => {
+    const same = runChildOk<boolean[]>(
+      `
+      const make = (seed) => sdpa.Tensor.randn([1, 8, 1500, 64], { seed });
+      const give = (x) => void structuredClone(x.data.buffer, { transfer: [x.data.buffer] });
+      const bytes = (t) => Buffer.from(t.data.buffer, t.data.byteOffset, t.data.byteLength);
+      const want = sdpa.attention(make(1), make(2), make(3));
+      const same = [];
+      for (let n = 0; n < 3; n++) {
+        const tensors = [make(1), make(2), make(3)];
+        const call = sdpa.attentionAsync(...tensors);
+        tensors.forEach(give);
+        gc(); await new Promise((resolve) => setTimeout(resolve, 2)); gc();
+        same.push(tensors.every((t) => t.data.length === 0) && bytes(await call).equals(bytes(want)));
+      }
+      const q = make(1);
+      const out = sdpa.Tensor.zeros([1, 8, 1500, 64]);
+      const cache = new sdpa.KVCache({ numKvHeads: 8, headDim: 64 }).append(make(2), make(3));
+      const call = cache.attendAsync(q, { causal: false, out });
+      give(q); give(out);
+      gc(); await new Promise((resolve) => setTimeout(resolve, 2)); gc();
+      same.push((await call) === out && out.data.length === 0);
+      same.push(bytes(cache.attend(make(1), { causal: false })).equals(bytes(want)));
+      console.log(JSON.stringify(same));`,
+      { flags: ['--expose-gc'] },
+    );
+    expect(same).toEqual([true, true, true, true, true]);
+  });
+
+  test('resizable: refused, since it may shrink', async () => {
+    const [q, k, v] = [make(2, 3, 1), make(2, 5, 2), make(2, 5, 3)];
+    const want = attention(q, k, v, { backend: 'native' });
+    expect(attention(q, resizable(k).tensor, v, { backend: 'native' }).data).toEqual(want.data);
+    const call = attentionAsync(q, resizable(k).tensor, v, { backend: 'native' });
+    await expect(call).rejects.toThrow(OptionError);
+    await expect(call).rejects.toThrow('k lies in a resizable ArrayBuffer, which may shrink');
+    const out = resizable(Tensor.zeros([1, 2, 3, 16])).tensor;
+    await expect(attentionAsync(q, k, v, { backend: 'native', out })).rejects.toThrow(
+      'out lies in a resizable',
+    );
+    const cache = new KVCache({ numKvHeads: 2, headDim: 16, backend: 'native' }).append(
+      resizable(k).tensor,
+      v,
+    );
+    await expect(cache.attendAsync(resizable(q).tensor)).rejects.toThrow('q lies in a resizable');
+    await expect(cache.stepAsync(resizable(q).tensor, k.slice(2, 0, 3), v.slice(2, 0, 3))).rejects.toThrow(
+      'q lies in',
+    );
+    expect(cache.length).toBe(5);
+  });
+
+  test('shared: read in place', async () => {
+    const shared = (x: Tensor): Tensor => {
+      const data = new Float32Array(new SharedArrayBuffer(x.byteLength));
+      data.set(x.data);
+      return new Tensor(data, x.shape);
+    };
+    const [q, k, v] = [make(2, 3, 1), make(2, 5, 2), make(2, 5, 3)];
+    const got = await attentionAsync(shared(q), shared(k), shared(v), { backend: 'native' });
+    expect(got.data).toEqual(attention(q, k, v, { backend: 'native' }).data);
+  });
+});
