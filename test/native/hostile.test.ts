@@ -33,6 +33,8 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
   beforeAll(select);
   const [q, k, v] = [make(4, 3, 1), make(2, 5, 2), make(2, 5, 3)];
   const given = { backend } as const;
+  /** Of ten cached tokens the last five. */
+  const lastFive = new Tensor(Uint8Array.of(0, 0, 0, 0, 0, 1, 1, 1, 1, 1), [10], { dtype: 'bool' });
 
   const expectRefused = async (use: () => unknown): Promise<void> => {
     let thrown: unknown;
@@ -99,18 +101,43 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     expect(asked).toBe(1);
   });
 
-  test('a getter that gives the memory away in the middle of the call', async () => {
-    const sly = (x: Tensor): object => ({
-      get scale() {
+  /** Options that give the memory of x away while they are read, after x itself was. */
+  const sly = (x: Tensor): object => ({
+    window: {
+      get left() {
         transfer(x);
-        return 1;
+        return 40;
       },
-      backend,
-    });
+    },
+    backend,
+  });
+
+  test('a getter that gives the memory away in the middle of the call', async () => {
     for (const call of [attention, attentionAsync]) {
       const [a, b, c] = [q.clone(), k.clone(), v.clone()];
       if (backend === 'native') await expectRefused(() => call(a, b, c, sly(b)));
       else await call(a, b, c, sly(b)); // Numbers that mean nothing, in memory that is our own.
+    }
+  });
+
+  test.runIf(backend === 'native')('and in the middle of a step: the cache keeps what it held', async () => {
+    for (const form of ['step', 'stepAsync'] as const) {
+      for (const n of [0, 1, 2]) {
+        const cache = new KVCache({ numKvHeads: 2, headDim: 16, backend }).append(k, v);
+        const args = [q, k.slice(2, 1, 4), v.slice(2, 1, 4)].map((x) => x.clone()) as [
+          Tensor,
+          Tensor,
+          Tensor,
+        ];
+        await expectRefused(() => cache[form](...args, sly(args[n])));
+        expect(cache.length).toBe(5);
+        cache.append(k, v);
+        expect(cache.keys().slice(2, 5).toArray()).toEqual(k.toArray());
+        expect(cache.attend(q, { mask: lastFive }).data).toEqual(
+          attention(q, k, v, { ...given, causal: true }).data,
+        );
+        cache.dispose();
+      }
     }
   });
 });
