@@ -70,7 +70,8 @@ export function attention(
 }
 
 /**
- * {@link attention} off the event loop. The inputs must not change until the promise settles.
+ * {@link attention} off the event loop. The inputs must not change until the promise settles; their memory is held until
+ * then, even if a buffer is transferred meanwhile. A resizable ArrayBuffer is refused: it could shrink.
  *
  * @param options those of attention, and `signal`: aborting rejects with `signal.reason`
  * @returns a promise of what attention returns; every error, bad input included, rejects it

@@ -45,8 +45,14 @@ class ReferenceCache implements CacheStorage {
   }
 
   step(k: Tensor, v: Tensor, problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
+    const before = this.#length;
     this.append(k, v);
-    this.attend(problem, out, lse);
+    try {
+      this.attend(problem, out, lse);
+    } catch (error) {
+      this.truncate(before);
+      throw error;
+    }
   }
 
   attendAsync(

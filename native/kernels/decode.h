@@ -27,6 +27,8 @@ constexpr int kKeyGroup = Vec::kRegisters >= 32 ? 4 : 2;   // keys of a register
 constexpr int kValueVecs = Vec::kRegisters >= 32 ? 4 : 2;  // vectors of channels of a register tile of o
 constexpr int kPrefetchKeys = 32;                          // how far ahead of use K and V are asked for
 
+constexpr int64_t kDecodeBlockBytes = 32 << 10;             // of K in a block; half of them where the rows are longer
+
 template <int kCount>
 struct RowCount {};
 
@@ -245,9 +247,11 @@ SDPA_UNROLL
 
   void walkKeys() const {
     const KeyHull hull = hullOf(problem, sequence, 0, sequence.qLen - 1);
-    for (int64_t origin = task.keyBegin; origin < task.keyEnd; origin += kDecodeBlock) {
+    const int64_t bytes = problem.headDim * static_cast<int64_t>(sizeof(T));
+    const int64_t blockKeys = bytes * kDecodeBlock > kDecodeBlockBytes ? kDecodeBlock / 2 : kDecodeBlock;
+    for (int64_t origin = task.keyBegin; origin < task.keyEnd; origin += blockKeys) {
       if (problem.cancelled && *problem.cancelled) return;
-      int64_t begin = origin, end = minimum(origin + kDecodeBlock, task.keyEnd);
+      int64_t begin = origin, end = minimum(origin + blockKeys, task.keyEnd);
       hull.clip(begin, end);
       if (begin < end) attendBlock(begin, end - begin, hull);
     }

@@ -7,11 +7,15 @@
 namespace sdpa {
 namespace {
 
-// A prefill task's rows: enough of them that packing K and V is a few percent of its work, few enough that its scratch
-// (the rows of q and o in float32) stays within a few MiB.
-constexpr int64_t kMinTaskRows = 480;
-constexpr int64_t kMaxTaskRows = 2016;
+// A prefill task's rows: enough of them that packing K and V is a few percent of its work (2.5% at 2000 rows), few
+// enough that its scratch (the rows of q and o in float32) stays within a few MiB.
+constexpr int64_t kGoodTaskRows = 960;
+constexpr int64_t kMaxTaskRows = 4128;
 constexpr int64_t kMaxTaskFloats = int64_t{1} << 20;
+
+struct TaskRows {
+  int64_t target, most;
+};
 
 // Sum over rows [begin, end) of the keys they see, from both ends of the range.
 double visiblePairs(const Problem& problem, const Sequence& sequence, int64_t rowBegin, int64_t rowEnd) {
@@ -26,14 +30,17 @@ double flopsPerPair(const Problem& problem) {
   return 2.0 * static_cast<double>(problem.headDim + problem.valueDim);
 }
 
-void planPrefill(const KernelTable& kernels, const Problem& problem, int64_t s, int64_t taskRows, Plan& plan) {
+// Cuts each KV head's rows evenly into tasks of about taskRows and at most maxRows.
+void planPrefill(const KernelTable& kernels, const Problem& problem, int64_t s, const TaskRows& taskRows, Plan& plan) {
   const int64_t rows = problem.sequences[s].qLen * problem.groupSize;
+  const int64_t cuts = maximum((rows + taskRows.most - 1) / taskRows.most, (rows + taskRows.target / 2) / taskRows.target);
+  const int64_t length = roundUp((rows + maximum(cuts, 1) - 1) / maximum(cuts, 1), kernels.tileRows);
   for (int64_t head = 0; head < problem.numKvHeads; ++head) {
-    for (int64_t row = 0; row < rows; row += taskRows) {
-      plan.prefill.push_back({s, head, row, minimum(row + taskRows, rows)});
+    for (int64_t row = 0; row < rows; row += length) {
+      plan.prefill.push_back({s, head, row, minimum(row + length, rows)});
     }
   }
-  plan.scratchBytes = std::max(plan.scratchBytes, kernels.prefillScratchBytes(problem, minimum(taskRows, rows)));
+  plan.scratchBytes = std::max(plan.scratchBytes, kernels.prefillScratchBytes(problem, minimum(length, rows)));
 }
 
 void planDecode(const KernelTable& kernels, const Problem& problem, int64_t s, Plan& plan) {
@@ -58,16 +65,18 @@ void planDecode(const KernelTable& kernels, const Problem& problem, int64_t s, P
   plan.scratchBytes = std::max(plan.scratchBytes, kernels.decodeScratchBytes(problem, rows));
 }
 
-// Rows of a prefill task: a quarter of a thread's fair share, within the bounds above, in whole tiles.
-int64_t prefillTaskRows(const KernelTable& kernels, const Problem& problem, int threads) {
+// A quarter of a thread's fair share, so that the threads end together; but up to half of it where that makes tasks good.
+TaskRows prefillTaskRows(const KernelTable& kernels, const Problem& problem, int threads) {
   int64_t totalRows = 0;
   for (int64_t s = 0; s < problem.numSequences; ++s) {
     totalRows += problem.sequences[s].qLen * problem.groupSize * problem.numKvHeads;
   }
-  const int64_t bound = minimum(kMaxTaskRows, kMaxTaskFloats / (problem.headDim + problem.valueDim));
-  const int64_t share = threads == 1 ? bound : totalRows / (4 * int64_t{threads});
-  const int64_t rows = minimum(bound, maximum(kMinTaskRows, share));
-  return maximum(1, rows / kernels.tileRows) * kernels.tileRows;
+  const int64_t most = minimum(kMaxTaskRows, kMaxTaskFloats / (problem.headDim + problem.valueDim));
+  const int64_t wholeTiles = maximum(1, most / kernels.tileRows) * kernels.tileRows;
+  if (threads == 1) return {wholeTiles, wholeTiles};
+  const int64_t share = totalRows / threads;
+  const int64_t target = maximum(share / 4, minimum(kGoodTaskRows, share / 2));
+  return {minimum(wholeTiles, maximum(2 * kernels.tileRows, target)), wholeTiles};
 }
 
 }  // namespace
@@ -85,7 +94,7 @@ void Plan::clear() {
 
 void makePlan(const KernelTable& kernels, const Problem& problem, int threads, Plan& plan) {
   plan.clear();
-  const int64_t taskRows = prefillTaskRows(kernels, problem, threads);
+  const TaskRows taskRows = prefillTaskRows(kernels, problem, threads);
   for (int64_t s = 0; s < problem.numSequences; ++s) {
     const int64_t rows = problem.sequences[s].qLen * problem.groupSize;
     if (rows == 0) continue;

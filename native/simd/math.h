@@ -14,8 +14,9 @@ constexpr float kNegativeInfinity = -HUGE_VALF;
 // for -Infinity; NaN stays NaN. x = n ln 2 + r by Cody and Waite's split of ln 2, whose high part has so few bits that
 // n * high is exact; then a polynomial of degree 6 on [-ln(2)/2, ln(2)/2], exact at 0, minimax relative error 2.6e-9.
 inline Vec exp(Vec x) {
-  const Vec clamped = Vec::max(Vec::broadcast(-110.0f), x);
-  const Vec n = Vec::round(clamped * Vec::broadcast(1.44269504f));
+  const Vec clamped = Vec::max(Vec::broadcast(Vec::kExpFloor), x);
+  const Vec::Power power = Vec::roundToPower(clamped, Vec::broadcast(1.44269504f));
+  const Vec n = Vec::exponentOf(power);
   Vec r = Vec::fma(n, Vec::broadcast(-0.693359375f), clamped);
   r = Vec::fma(n, Vec::broadcast(2.12194440e-4f), r);
   Vec p = Vec::broadcast(0.0014061277f);
@@ -25,7 +26,7 @@ inline Vec exp(Vec x) {
   p = Vec::fma(p, r, Vec::broadcast(0.50000006f));
   p = Vec::fma(p, r, Vec::broadcast(1.0f));
   p = Vec::fma(p, r, Vec::broadcast(1.0f));
-  return Vec::scalePowerOfTwo(p, n);
+  return Vec::scaleBy(p, power);
 }
 
 // tanh(x). Max error 2 ULP on the whole line; +-1 beyond +-10; NaN stays NaN. An odd polynomial below 0.625

@@ -44,13 +44,21 @@ struct Vec {
   // The larger; b where either is NaN.
   static Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.raw, b.raw)}; }
   static Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.raw)}; }
-  static Vec round(Vec a) { return {_mm256_round_ps(a.raw, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-  // a * 2^n for integral n <= 127; 0 where n < -126 (so -Infinity gives 0); NaN stays NaN.
-  static Vec scalePowerOfTwo(Vec a, Vec n) {
-    const __m256 clamped = _mm256_max_ps(n.raw, _mm256_set1_ps(-127.0f));
-    const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(clamped), _mm256_set1_epi32(127)), 23);
-    return {_mm256_mul_ps(a.raw, _mm256_castsi256_ps(exponent))};
+
+  // 2^n for a whole n in [-127, 127]; n stands in the low bits of `shifted`, which is n + 1.5 * 2^23.
+  struct Power {
+    __m256 shifted;
+  };
+  // n = a * b rounded to a whole number, halves to even.
+  static Power roundToPower(Vec a, Vec b) { return {_mm256_fmadd_ps(a.raw, b.raw, _mm256_set1_ps(12582912.0f))}; }
+  static Vec exponentOf(Power power) { return {_mm256_sub_ps(power.shifted, _mm256_set1_ps(12582912.0f))}; }
+  // a * 2^n, 0 for n = -127; NaN stays NaN.
+  static Vec scaleBy(Vec a, Power power) {
+    const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(power.shifted), 23);
+    const __m256i bits = _mm256_add_epi32(exponent, _mm256_set1_epi32(127 << 23));
+    return {_mm256_mul_ps(a.raw, _mm256_castsi256_ps(bits))};
   }
+  static constexpr float kExpFloor = -88.0f;  // exp is 0 at and below it
 
   friend Mask operator<(Vec a, Vec b) { return {_mm256_cmp_ps(a.raw, b.raw, _CMP_LT_OQ)}; }
   friend Mask operator>=(Vec a, Vec b) { return {_mm256_cmp_ps(a.raw, b.raw, _CMP_GE_OQ)}; }

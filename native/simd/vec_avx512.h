@@ -47,9 +47,19 @@ struct Vec {
   // The larger; b where either is NaN.
   static Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.raw, b.raw)}; }
   static Vec abs(Vec a) { return {_mm512_abs_ps(a.raw)}; }
-  static Vec round(Vec a) { return {_mm512_roundscale_ps(a.raw, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-  // a * 2^n for integral n; gradual underflow; n = -Infinity gives 0, else NaN stays NaN.
-  static Vec scalePowerOfTwo(Vec a, Vec n) { return {_mm512_scalef_ps(a.raw, n.raw)}; }
+
+  // 2^n for a whole n.
+  struct Power {
+    __m512 n;
+  };
+  // n = a * b rounded to a whole number, halves to even.
+  static Power roundToPower(Vec a, Vec b) {
+    return {_mm512_roundscale_ps(_mm512_mul_ps(a.raw, b.raw), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+  }
+  static Vec exponentOf(Power power) { return {power.n}; }
+  // a * 2^n, with gradual underflow; NaN stays NaN.
+  static Vec scaleBy(Vec a, Power power) { return {_mm512_scalef_ps(a.raw, power.n)}; }
+  static constexpr float kExpFloor = -110.0f;  // exp is 0 at and below it
 
   friend Mask operator<(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.raw, b.raw, _CMP_LT_OQ)}; }
   friend Mask operator>=(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.raw, b.raw, _CMP_GE_OQ)}; }

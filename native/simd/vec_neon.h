@@ -54,12 +54,20 @@ struct Vec {
   // The larger; b where either is NaN.
   static Vec max(Vec a, Vec b) { return {vbslq_f32(vcgtq_f32(a.raw, b.raw), a.raw, b.raw)}; }
   static Vec abs(Vec a) { return {vabsq_f32(a.raw)}; }
-  static Vec round(Vec a) { return {vrndnq_f32(a.raw)}; }
-  // a * 2^n for integral n <= 127; 0 where n < -126 (so -Infinity gives 0); NaN stays NaN.
-  static Vec scalePowerOfTwo(Vec a, Vec n) {
-    const int32x4_t exponent = vcvtq_s32_f32(max(n, broadcast(-127.0f)).raw);
-    return {vmulq_f32(a.raw, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(exponent, vdupq_n_s32(127)), 23)))};
+
+  // 2^n for a whole n in [-127, 127]; n stands in the low bits of `shifted`, which is n + 1.5 * 2^23.
+  struct Power {
+    float32x4_t shifted;
+  };
+  // n = a * b rounded to a whole number, halves to even.
+  static Power roundToPower(Vec a, Vec b) { return {vfmaq_f32(vdupq_n_f32(12582912.0f), a.raw, b.raw)}; }
+  static Vec exponentOf(Power power) { return {vsubq_f32(power.shifted, vdupq_n_f32(12582912.0f))}; }
+  // a * 2^n, 0 for n = -127; NaN stays NaN.
+  static Vec scaleBy(Vec a, Power power) {
+    const uint32x4_t exponent = vshlq_n_u32(vreinterpretq_u32_f32(power.shifted), 23);
+    return {vmulq_f32(a.raw, vreinterpretq_f32_u32(vaddq_u32(exponent, vdupq_n_u32(127u << 23))))};
   }
+  static constexpr float kExpFloor = -88.0f;  // exp is 0 at and below it
 
   friend Mask operator<(Vec a, Vec b) { return {vcltq_f32(a.raw, b.raw)}; }
   friend Mask operator>=(Vec a, Vec b) { return {vcgeq_f32(a.raw, b.raw)}; }

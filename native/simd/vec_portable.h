@@ -93,17 +93,15 @@ struct Vec {
   // The larger; b where either is NaN.
   static Vec max(Vec a, Vec b) { return select(b < a, a, b); }
   static Vec abs(Vec a) { return fromInts(ints(a) & repeat(0x7fffffff)); }
-  // To nearest even, for |a| < 2^22; larger values and NaN are returned as they are.
-  static Vec round(Vec a) {
-    const Vec magic = broadcast(12582912.0f);  // 1.5 * 2^23: the sum's rounding drops the fraction
-    return select(abs(a) < broadcast(4194304.0f), (a + magic) - magic, a);
-  }
-  // a * 2^n for integral n <= 127; 0 where n < -126 (so -Infinity gives 0); NaN stays NaN.
-  static Vec scalePowerOfTwo(Vec a, Vec n) {
-    // The low mantissa bits of 1.5 * 2^23 + n hold n as an integer; the shift leaves nothing else of it.
-    const Vec sum = max(n, broadcast(-127.0f)) + broadcast(12582912.0f);
-    return a * fromInts((ints(sum) + repeat(127)) << repeat(23));
-  }
+
+  // 2^n for a whole n in [-127, 127]; n stands in the low bits of `shifted`, which is n + 1.5 * 2^23.
+  struct Power;
+  // n = a * b rounded to a whole number, halves to even.
+  static Power roundToPower(Vec a, Vec b);
+  static Vec exponentOf(Power power);
+  // a * 2^n, 0 for n = -127; NaN stays NaN.
+  static Vec scaleBy(Vec a, Power power);
+  static constexpr float kExpFloor = -88.0f;  // exp is 0 at and below it
 
   friend Mask operator<(Vec a, Vec b) { return {a.raw < b.raw}; }
   friend Mask operator>=(Vec a, Vec b) { return {a.raw >= b.raw}; }
@@ -136,6 +134,18 @@ struct Vec {
     return a;
   }
 };
+
+struct Vec::Power {
+  Vec shifted;
+};
+
+inline Vec::Power Vec::roundToPower(Vec a, Vec b) { return {a * b + broadcast(12582912.0f)}; }
+
+inline Vec Vec::exponentOf(Power power) { return power.shifted - broadcast(12582912.0f); }
+
+inline Vec Vec::scaleBy(Vec a, Power power) {
+  return a * fromInts((ints(power.shifted) + repeat(127)) << repeat(23));
+}
 
 }  // namespace
 }  // namespace sdpa

@@ -16,7 +16,7 @@ struct VecTable {
   // out = op(a, b, c) over one vector each. The comparisons give 1 and 0, `both` and `either` join a < b with b < c, and
   // select is a < b ? b : c.
   using Ternary = void (*)(const float* a, const float* b, const float* c, float* out);
-  Ternary add, subtract, multiply, divide, fma, max, abs, round, scalePowerOfTwo;
+  Ternary add, subtract, multiply, divide, fma, max, abs, round, scaleBy;
   Ternary less, greaterOrEqual, equal, both, either, select, broadcast;
   Ternary exp, tanh;  // of a
 
