@@ -7,7 +7,7 @@
 namespace sdpa {
 namespace {
 
-// A prefill task's rows: enough of them that packing K and V is a few percent of its work (2.5% at 2000 rows), few
+// A prefill task's rows: enough of them that packing K and V costs little (3% at 480 rows, 0.7% at 2064), few
 // enough that its scratch (the rows of q and o in float32) stays within a few MiB.
 constexpr int64_t kGoodTaskRows = 960;
 constexpr int64_t kMaxTaskRows = 4128;
