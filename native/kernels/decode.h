@@ -74,6 +74,7 @@ struct Decode {
   const T *k, *v;  // row 0 of this head
   int64_t rows;
   DecodeScratch scratch;
+  bool careful;  // look at each block's product before it joins o
 
   template <class Q>
   void packQuery() const {
@@ -158,7 +159,8 @@ SDPA_UNROLL
     scoreGroup<kRows>(keyRows, key, row);
   }
 
-  // product[row .. row + kRows)[d .. d + kVecs * W) = weights^T x values
+  // o[row .. row + kRows)[d .. d + kVecs * W) = o * rescale + weights^T x values; or, while careful, product = weights^T x
+  // values.
   template <int kVecs, int kRows, class V>
   void multiplyValues(RowCount<kRows>, int64_t row, int64_t d, const V* values, int64_t stride, int64_t count) const {
     Accumulators<kRows, kVecs> acc;
@@ -168,9 +170,15 @@ SDPA_UNROLL
     multiply(scratch.weights + row, scratch.lanes, values, stride, count, acc, prefetchAhead);
 SDPA_UNROLL
     for (int r = 0; r < kRows; ++r) {
+      const Vec factor = Vec::broadcast(scratch.rescale[row + r]);
 SDPA_UNROLL
       for (int i = 0; i < kVecs; ++i) {
-        acc.raw[r][i].store(scratch.product + (row + r) * scratch.channels + d + i * Vec::kWidth);
+        const int64_t place = (row + r) * scratch.channels + d + i * Vec::kWidth;
+        if (careful) {
+          acc.raw[r][i].store(scratch.product + place);
+        } else {
+          Vec::fma(Vec::load(scratch.o + place), factor, acc.raw[r][i]).store(scratch.o + place);
+        }
       }
     }
   }
@@ -199,11 +207,11 @@ SDPA_UNROLL
     if (d < problem.valueDim) multiplyRows<1>(d, scratch.tail, W, count);
   }
 
-  // Whether every product is finite.
-  bool finiteProduct() const {
+  // Whether every value of o or product is finite.
+  bool allFinite(const float* values) const {
     Vec poison = Vec::zero();  // 0 * x is NaN exactly where x is not finite
     for (int64_t i = 0; i < rows * scratch.channels; i += Vec::kWidth) {
-      poison = Vec::fma(Vec::load(scratch.product + i), Vec::zero(), poison);
+      poison = Vec::fma(Vec::load(values + i), Vec::zero(), poison);
     }
     return !hasNaN(poison);
   }
@@ -241,7 +249,8 @@ SDPA_UNROLL
                     scratch.l + lane, scratch.rescale + lane);
     }
     valueBlock(origin, count);
-    if (!finiteProduct()) multiplyVisible(origin, count);
+    if (!careful) return;
+    if (!allFinite(scratch.product)) multiplyVisible(origin, count);
     addProduct();
   }
 
@@ -274,15 +283,21 @@ inline void decodeTask(const Problem& problem, const DecodeTask& task, void* scr
   Arena arena{static_cast<char*>(scratchMemory), 0};
   const Sequence& sequence = problem.sequences[task.sequence];
   const int64_t rows = sequence.qLen * problem.groupSize;
-  const Decode<T> run{problem,
-                      task,
-                      sequence,
-                      static_cast<const T*>(problem.k) + sequence.kOffset + task.kvHead * problem.kHeadStride,
-                      static_cast<const T*>(problem.v) + sequence.vOffset + task.kvHead * problem.vHeadStride,
-                      rows,
-                      DecodeScratch(problem, rows, arena)};
+  Decode<T> run{problem,
+                task,
+                sequence,
+                static_cast<const T*>(problem.k) + sequence.kOffset + task.kvHead * problem.kHeadStride,
+                static_cast<const T*>(problem.v) + sequence.vOffset + task.kvHead * problem.vHeadStride,
+                rows,
+                DecodeScratch(problem, rows, arena),
+                false};
   run.initialise();
   run.walkKeys();
+  if (!run.allFinite(run.scratch.o)) {  // again, keeping masked values that are not finite out
+    run.careful = true;
+    run.initialise();
+    run.walkKeys();
+  }
   run.storePartial();
 }
 

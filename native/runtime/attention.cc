@@ -47,10 +47,21 @@ struct Workspace {
   }
 };
 
+// The i-th task to be claimed, when `threads` threads claim in turn: each then walks a stretch of its own, so that what it
+// prefetches beyond the end of a chunk is what it reads next.
+int64_t inStretches(int64_t i, int64_t count, int64_t threads) {
+  const int64_t length = count / threads, rest = count % threads;
+  const bool isRest = i >= length * threads;
+  const int64_t thread = isRest ? i - length * threads : i % threads;
+  const int64_t place = isRest ? length : i / threads;
+  return thread * length + (thread < rest ? thread : rest) + place;
+}
+
 struct Run {
   const KernelTable& kernels;
   const Problem& problem;
   Workspace& workspace;
+  int threads;
   std::atomic<bool> outOfMemory{false};
 
   void merge(const DecodeHead& head) const {
@@ -70,7 +81,8 @@ struct Run {
       kernels.prefill(problem, plan.prefill[static_cast<size_t>(index)], scratchMemory);
       return;
     }
-    const size_t task = static_cast<size_t>(index - numPrefill);
+    const int64_t numDecode = static_cast<int64_t>(plan.decode.size());
+    const size_t task = static_cast<size_t>(inStretches(index - numPrefill, numDecode, threads));
     kernels.decode(problem, plan.decode[task], scratchMemory);
     const size_t head = static_cast<size_t>(plan.headOfTask[task]);
     // Whoever finishes a head's last chunk merges them all, in chunk order.
@@ -91,7 +103,7 @@ RunStatus runAttention(const Problem& problem) {
 
   const Plan& plan = workspace.plan;
   if (plan.flops < kSerialFlops) threads = 1;
-  Run run{kernels, problem, workspace};
+  Run run{kernels, problem, workspace, threads};
   for (const DecodeHead& head : plan.heads) {
     if (head.numTasks == 0) run.merge(head);  // rows that see no key: zeros, or the sink
   }
