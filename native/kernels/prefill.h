@@ -22,146 +22,85 @@
 // or on how rows are dealt to tasks.
 #pragma once
 
-#include "../kernel_table.h"
 #include "gemm.h"
-#include "online_softmax.h"
-#include "scores.h"
+#include "prefill_task.h"
 
 namespace sdpa {
 namespace {
 
-// Scratch of one task; sizes in tile.h's layouts. tiles * kTileRows lanes in all.
-struct PrefillScratch {
-  float *qT, *oT, *m, *l;
+struct Float32Prefill {
+  const Problem& problem;
+  const PrefillRows& rows;
   float *kPanels, *vPanels, *scores, *savedScores, *rescale;
-  uint8_t* finiteKeys;  // [kKeyBlock]; meaningful when the block holds a non-finite value
+  uint8_t* finiteKeys;       // [kKeyBlock]; meaningful when the block holds a non-finite value
+  bool finiteValues = true;  // of the packed block
 
-  PrefillScratch(const Problem& problem, int64_t rows, Arena& arena) {
-    const int64_t lanes = roundUp(rows, kTileRows);
-    qT = arena.take<float>(lanes * problem.headDim);
-    oT = arena.take<float>(lanes * roundUp(problem.valueDim, kGemmRows));
-    m = arena.take<float>(lanes);
-    l = arena.take<float>(lanes);
+  Float32Prefill(const PrefillRows& rows_, Arena& arena) : problem(rows_.problem), rows(rows_) {
     kPanels = arena.take<float>(kKeyBlock * problem.headDim);
     vPanels = arena.take<float>(kKeyBlock * roundUp(problem.valueDim, kPanel));
-    scores = arena.take<float>(kKeyBlock * kTileRows);
-    savedScores = arena.take<float>(kKeyBlock * kTileRows);
-    rescale = arena.take<float>(kTileRows);
+    scores = arena.take<float>(kKeyBlock * rows.tileRows);
+    savedScores = arena.take<float>(kKeyBlock * rows.tileRows);
+    rescale = arena.take<float>(rows.tileRows);
     finiteKeys = arena.take<uint8_t>(kKeyBlock);
   }
-};
-
-// One query tile of a task: its rows and its places in the scratch.
-struct QueryTile {
-  int64_t rowBegin, rows, lanes;
-  KeyHull hull;
-  float *qT, *oT, *m, *l;
-  int vecs() const { return static_cast<int>(lanes / Vec::kWidth); }
-};
-
-struct Prefill {
-  const Problem& problem;
-  const PrefillTask& task;
-  const Sequence& sequence;
-  PrefillScratch scratch;
-
-  QueryTile tileAt(int64_t rowBegin) const {
-    const int64_t rows = minimum(kTileRows, task.rowEnd - rowBegin);
-    const int64_t lane = rowBegin - task.rowBegin;
-    const int64_t g = problem.groupSize;
-    return {rowBegin,
-            rows,
-            roundUp(rows, Vec::kWidth),
-            hullOf(problem, sequence, rowBegin / g, (rowBegin + rows - 1) / g),
-            scratch.qT + lane * problem.headDim,
-            scratch.oT + lane * roundUp(problem.valueDim, kGemmRows),
-            scratch.m + lane,
-            scratch.l + lane};
-  }
 
   template <class T>
-  const T* queryRow(int64_t row) const {
-    const RowIndex index = rowIndex(problem, task.kvHead, row);
-    return static_cast<const T*>(problem.q) + sequence.qOffset + index.head * problem.qHeadStride +
-           index.query * problem.qRowStride;
-  }
-
-  template <class T>
-  T* outRow(int64_t row) const {
-    const RowIndex index = rowIndex(problem, task.kvHead, row);
-    return static_cast<T*>(problem.out) + sequence.outOffset + index.head * problem.outHeadStride +
-           index.query * problem.outRowStride;
-  }
-
-  template <class T>
-  void packQuery(const QueryTile& tile) const {
-    const T* rows[kTileRows];
-    for (int64_t i = 0; i < tile.lanes; ++i) rows[i] = i < tile.rows ? queryRow<T>(tile.rowBegin + i) : nullptr;
-    packTransposed(rows, tile.lanes, problem.headDim, problem.scale, tile.qT, tile.lanes);
-    for (int64_t row = tile.rowBegin + kTileRows; row < minimum(tile.rowBegin + 2 * kTileRows, task.rowEnd); ++row) {
-      prefetchForRead(queryRow<T>(row), problem.headDim * static_cast<int64_t>(sizeof(T)));
-    }
-  }
-
-  // A sink logit is a key with no value: m = sink, l = 1, o = 0.
-  void initialise(const QueryTile& tile) const {
-    for (int64_t i = 0; i < tile.lanes * roundUp(problem.valueDim, kGemmRows); ++i) tile.oT[i] = 0.0f;
+  void packQuery(const QueryTile& tile, float* qT) const {
+    const T* queryRows[kTileRows];
     for (int64_t i = 0; i < tile.lanes; ++i) {
-      const RowIndex row = rowIndex(problem, task.kvHead, tile.rowBegin + minimum(i, tile.rows - 1));
-      tile.m[i] = problem.sinks ? problem.sinks[row.head] : kNegativeInfinity;
-      tile.l[i] = tile.m[i] == kNegativeInfinity ? 0.0f : 1.0f;
+      queryRows[i] = i < tile.rows ? rows.queryRow<T>(tile.rowBegin + i) : nullptr;
     }
-    if (problem.qDType == kFloat32) packQuery<float>(tile);
-    if (problem.qDType == kFloat16) packQuery<Float16>(tile);
-    if (problem.qDType == kBFloat16) packQuery<BFloat16>(tile);
+    packTransposed(queryRows, tile.lanes, problem.headDim, problem.scale, qT, tile.lanes);
+    rows.prefetchQuery<T>(tile);
   }
 
-  // Packs keys [begin, end), both relative to `origin`. Returns whether every value is finite.
+  void packQuery(const QueryTile& tile, float* qT) const {
+    if (problem.qDType == kFloat32) packQuery<float>(tile, qT);
+    if (problem.qDType == kFloat16) packQuery<Float16>(tile, qT);
+    if (problem.qDType == kBFloat16) packQuery<BFloat16>(tile, qT);
+  }
+
   template <class T>
-  bool packBlock(int64_t origin, int64_t begin, int64_t end) const {
-    const T* k = static_cast<const T*>(problem.k) + sequence.kOffset + task.kvHead * problem.kHeadStride +
-                 origin * problem.kRowStride;
-    const T* v = static_cast<const T*>(problem.v) + sequence.vOffset + task.kvHead * problem.vHeadStride +
-                 origin * problem.vRowStride;
-    packKeys(k, problem.kRowStride, begin, end, problem.headDim, scratch.kPanels);
-    return packValues(v, problem.vRowStride, begin, end, problem.valueDim, scratch.vPanels);
+  bool packBlockOf(int64_t origin, int64_t begin, int64_t end) const {
+    packKeys(rows.keyRow<T>(origin), problem.kRowStride, begin, end, problem.headDim, kPanels);
+    return packValues(rows.valueRow<T>(origin), problem.vRowStride, begin, end, problem.valueDim, vPanels);
   }
 
-  bool packBlock(int64_t origin, int64_t begin, int64_t end) const {
-    if (problem.kvDType == kFloat16) return packBlock<Float16>(origin, begin, end);
-    if (problem.kvDType == kBFloat16) return packBlock<BFloat16>(origin, begin, end);
-    return packBlock<float>(origin, begin, end);
+  // Packs keys [begin, end), both relative to `origin`; begin is a multiple of kPanel.
+  void packBlock(int64_t origin, int64_t begin, int64_t end) {
+    if (problem.kvDType == kFloat32) finiteValues = packBlockOf<float>(origin, begin, end);
+    if (problem.kvDType == kFloat16) finiteValues = packBlockOf<Float16>(origin, begin, end);
+    if (problem.kvDType == kBFloat16) finiteValues = packBlockOf<BFloat16>(origin, begin, end);
+    if (!finiteValues) removeNonFinite(begin, end);
   }
 
   // One tile against keys [begin, end) (relative to origin) of the packed block.
-  void attend(const QueryTile& tile, int64_t origin, int64_t begin, int64_t end, bool finite) const {
+  void attend(const QueryTile& tile, const float* qT, int64_t origin, int64_t begin, int64_t end) const {
     const int64_t lanes = tile.lanes;
     const int64_t rowBegin = begin / kGemmRows * kGemmRows, rowEnd = roundUp(end, kGemmRows);
-    gemm(tile.vecs(), {scratch.kPanels, kPanel * problem.headDim, rowBegin, rowEnd, tile.qT, problem.headDim,
-                       kDepthChain, Update::kStore, nullptr, scratch.scores});
-    const ScoreTile scores{&problem,     &sequence, task.kvHead, tile.rowBegin, tile.rows, lanes,
-                           origin,       begin,     end,         scratch.scores};
-    applyScorePasses(scores, tile.hull);
-    if (!finite) memcpy(scratch.savedScores, scratch.scores, static_cast<size_t>(end * lanes) * sizeof(float));
+    gemm(tile.vecs(), {kPanels, kPanel * problem.headDim, rowBegin, rowEnd, qT, problem.headDim, kDepthChain,
+                       Update::kStore, nullptr, scores});
+    const ScoreTile scoreTile{&problem, &rows.sequence, rows.task.kvHead, tile.rowBegin, tile.rows, lanes,
+                              origin,   begin,          end,              scores};
+    applyScorePasses(scoreTile, tile.hull);
+    if (!finiteValues) memcpy(savedScores, scores, static_cast<size_t>(end * lanes) * sizeof(float));
     for (int64_t lane = 0; lane < lanes; lane += Vec::kWidth) {
-      updateSoftmax(scratch.scores + lane, scratch.scores + lane, lanes, begin, end, tile.m + lane, tile.l + lane,
-                    scratch.rescale + lane);
+      updateSoftmax(scores + lane, scores + lane, lanes, begin, end, tile.m + lane, tile.l + lane, rescale + lane);
     }
-    gemm(tile.vecs(), {scratch.vPanels + begin * kPanel, kKeyBlock * kPanel, 0, roundUp(problem.valueDim, kGemmRows),
-                       scratch.scores + begin * lanes, end - begin, kKeyChain, Update::kScaleAndAdd, scratch.rescale,
-                       tile.oT});
-    if (!finite) addNonFinite(tile, origin, begin, end);
+    gemm(tile.vecs(), {vPanels + begin * kPanel, kKeyBlock * kPanel, 0, roundUp(problem.valueDim, kGemmRows),
+                       scores + begin * lanes, end - begin, kKeyChain, Update::kScaleAndAdd, rescale, tile.oT});
+    if (!finiteValues) addNonFinite(tile, origin, begin, end);
   }
 
   // 0 * NaN would spread a masked value, so non-finite values are taken out of the packed block, and added afterwards
   // from the source, to the rows that see the key. Rare, so plain.
   void removeNonFinite(int64_t begin, int64_t end) const {
     for (int64_t key = begin; key < end; ++key) {
-      scratch.finiteKeys[key] = 1;
+      finiteKeys[key] = 1;
       for (int64_t d = 0; d < problem.valueDim; ++d) {
-        float& value = scratch.vPanels[(d / kPanel) * (kKeyBlock * kPanel) + key * kPanel + d % kPanel];
+        float& value = vPanels[(d / kPanel) * (kKeyBlock * kPanel) + key * kPanel + d % kPanel];
         if (value - value == 0.0f) continue;
-        scratch.finiteKeys[key] = 0;
+        finiteKeys[key] = 0;
         value = 0.0f;
       }
     }
@@ -169,89 +108,62 @@ struct Prefill {
 
   void addNonFinite(const QueryTile& tile, int64_t origin, int64_t begin, int64_t end) const {
     for (int64_t key = begin; key < end; ++key) {
-      if (scratch.finiteKeys[key]) continue;
+      if (finiteKeys[key]) continue;
       for (int64_t d = 0; d < problem.valueDim; ++d) {
-        const float value = storedValue(problem, sequence, task.kvHead, origin + key, d);
+        const float value = storedValue(problem, rows.sequence, rows.task.kvHead, origin + key, d);
         if (value - value == 0.0f) continue;
         for (int64_t lane = 0; lane < tile.lanes; ++lane) {
-          if (scratch.savedScores[key * tile.lanes + lane] == kNegativeInfinity) continue;
-          tile.oT[d * tile.lanes + lane] += scratch.scores[key * tile.lanes + lane] * value;
+          if (savedScores[key * tile.lanes + lane] == kNegativeInfinity) continue;
+          tile.oT[d * tile.lanes + lane] += scores[key * tile.lanes + lane] * value;
         }
-      }
-    }
-  }
-
-  void walkKeys() const {
-    const KeyHull hull = hullOf(problem, sequence, task.rowBegin / problem.groupSize,
-                                (task.rowEnd - 1) / problem.groupSize);
-    for (int64_t origin = 0; origin < hull.maxEnd; origin += kKeyBlock) {
-      if (problem.cancelled && *problem.cancelled) return;
-      int64_t begin = origin, end = origin + kKeyBlock;
-      hull.clip(begin, end);
-      if (begin >= end) continue;
-      begin = origin + (begin - origin) / kPanel * kPanel;
-      const bool finite = packBlock(origin, begin - origin, end - origin);
-      if (!finite) removeNonFinite(begin - origin, end - origin);
-      for (int64_t row = task.rowBegin; row < task.rowEnd; row += kTileRows) {
-        const QueryTile tile = tileAt(row);
-        int64_t tileKeysBegin = begin, tileKeysEnd = end;
-        tile.hull.clip(tileKeysBegin, tileKeysEnd);
-        if (tileKeysBegin < tileKeysEnd) {
-          attend(tile, origin, tileKeysBegin - origin, tileKeysEnd - origin, finite);
-        }
-      }
-    }
-  }
-
-  template <class T>
-  void finalize(const QueryTile& tile) const {
-    constexpr int W = Vec::kWidth;
-    for (int64_t lane = 0; lane < tile.rows; lane += W) {
-      const Vec l = Vec::load(tile.l + lane);
-      const Mask empty = l == Vec::zero();
-      T* rows[W] = {};
-      for (int64_t i = 0; i < W && lane + i < tile.rows; ++i) {
-        const RowIndex row = rowIndex(problem, task.kvHead, tile.rowBegin + lane + i);
-        rows[i] = outRow<T>(tile.rowBegin + lane + i);
-        const int64_t next = tile.rowBegin + lane + i + kTileRows;
-        if (next < task.rowEnd) prefetchForWrite(outRow<T>(next), problem.valueDim * static_cast<int64_t>(sizeof(T)));
-        if (problem.lse) {
-          problem.lse[sequence.lseOffset + row.head * problem.lseHeadStride + row.query * problem.lseRowStride] =
-              logSumExp(tile.m[lane + i], tile.l[lane + i]);
-        }
-      }
-      for (int64_t d = 0; d < problem.valueDim; d += W) {
-        const int64_t n = minimum(W, problem.valueDim - d);
-        Vec block[W];
-        for (int j = 0; j < W; ++j) {
-          block[j] = j < n ? Vec::select(empty, Vec::zero(), Vec::load(tile.oT + (d + j) * tile.lanes + lane) / l)
-                           : Vec::zero();
-        }
-        Vec::transpose(block);
-        for (int64_t i = 0; i < W && lane + i < tile.rows; ++i) storeUpTo(block[i], n, rows[i] + d);
       }
     }
   }
 };
 
+// The query tiles of a task in float32, packed once.
+struct Float32Queries {
+  Float32Prefill& kernel;
+  float* qT;  // [lanes of the task][headDim], a tile behind the other
+
+  Float32Queries(Float32Prefill& kernel_, Arena& arena) : kernel(kernel_) {
+    const PrefillTask& task = kernel.rows.task;
+    qT = arena.take<float>(roundUp(task.rowEnd - task.rowBegin, kernel.rows.tileRows) * kernel.problem.headDim);
+  }
+  float* of(const QueryTile& tile) const { return qT + tile.lane * kernel.problem.headDim; }
+  void pack(const QueryTile& tile) const { kernel.packQuery(tile, of(tile)); }
+  void packBlock(int64_t origin, int64_t begin, int64_t end) { kernel.packBlock(origin, begin, end); }
+  void attend(const QueryTile& tile, int64_t origin, int64_t begin, int64_t end) const {
+    kernel.attend(tile, of(tile), origin, begin, end);
+  }
+};
+
+// The scratch of one task, laid out.
+struct PrefillScratch {
+  PrefillRows rows;
+  Float32Prefill kernel;
+  Float32Queries queries;
+
+  PrefillScratch(const Problem& problem, const PrefillTask& task, Arena& arena)
+      : rows(problem, task, kTileRows, Vec::kWidth, kGemmRows, arena), kernel(rows, arena), queries(kernel, arena) {}
+};
+
 inline size_t prefillScratchBytes(const Problem& problem, int64_t rows) {
   Arena arena{nullptr, 0};
-  const PrefillScratch scratch(problem, rows, arena);
+  const PrefillScratch scratch(problem, {0, 0, 0, rows}, arena);
   (void)scratch;
   return arena.used;
 }
 
 inline void prefill(const Problem& problem, const PrefillTask& task, void* scratchMemory) {
   Arena arena{static_cast<char*>(scratchMemory), 0};
-  const Prefill run{problem, task, problem.sequences[task.sequence],
-                    PrefillScratch(problem, task.rowEnd - task.rowBegin, arena)};
-  for (int64_t row = task.rowBegin; row < task.rowEnd; row += kTileRows) run.initialise(run.tileAt(row));
-  run.walkKeys();
-  for (int64_t row = task.rowBegin; row < task.rowEnd; row += kTileRows) {
-    if (problem.qDType == kFloat32) run.finalize<float>(run.tileAt(row));
-    if (problem.qDType == kFloat16) run.finalize<Float16>(run.tileAt(row));
-    if (problem.qDType == kBFloat16) run.finalize<BFloat16>(run.tileAt(row));
-  }
+  PrefillScratch scratch(problem, task, arena);
+  scratch.rows.forEachTile([&](const QueryTile& tile) {
+    scratch.rows.initialise(tile);
+    scratch.queries.pack(tile);
+  });
+  scratch.rows.walkKeys(scratch.queries, kPanel);
+  scratch.rows.finalize(1.0f);
 }
 
 }  // namespace

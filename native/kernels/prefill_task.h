@@ -1,0 +1,170 @@
+// What every prefill kernel shares: the query rows of a task cut into tiles, the softmax state and output accumulator
+// of each, the walk over key blocks, and the way into the output.
+#pragma once
+
+#include "../kernel_table.h"
+#include "online_softmax.h"
+#include "scores.h"
+
+namespace sdpa {
+namespace {
+
+// One query tile of a task: its rows and its places in the scratch.
+struct QueryTile {
+  int64_t rowBegin, rows, lanes;  // lanes: rows, rounded up to whole vectors
+  int64_t lane;                   // rows of the task before this tile
+  KeyHull hull;
+  float *oT, *m, *l;
+  int vecs() const { return static_cast<int>(lanes / Vec::kWidth); }
+};
+
+struct PrefillRows {
+  const Problem& problem;
+  const PrefillTask& task;
+  const Sequence& sequence;
+  int64_t tileRows;     // rows of a tile
+  int64_t laneAlign;    // lanes of a tile are a multiple of it
+  int64_t channels;     // valueDim, rounded up to what the products write
+  float *oT, *m, *l;
+
+  PrefillRows(const Problem& problem_, const PrefillTask& task_, int64_t tileRows_, int64_t laneAlign_,
+              int64_t channelAlign, Arena& arena)
+      : problem(problem_),
+        task(task_),
+        sequence(problem_.sequences[task_.sequence]),
+        tileRows(tileRows_),
+        laneAlign(laneAlign_),
+        channels(roundUp(problem_.valueDim, channelAlign)) {
+    const int64_t lanes = roundUp(task.rowEnd - task.rowBegin, tileRows);
+    oT = arena.take<float>(lanes * channels);
+    m = arena.take<float>(lanes);
+    l = arena.take<float>(lanes);
+  }
+
+  QueryTile tileAt(int64_t rowBegin) const {
+    const int64_t rows = minimum(tileRows, task.rowEnd - rowBegin);
+    const int64_t lane = rowBegin - task.rowBegin;
+    const int64_t g = problem.groupSize;
+    return {rowBegin,
+            rows,
+            roundUp(rows, laneAlign),
+            lane,
+            hullOf(problem, sequence, rowBegin / g, (rowBegin + rows - 1) / g),
+            oT + lane * channels,
+            m + lane,
+            l + lane};
+  }
+
+  template <class Fn>
+  void forEachTile(Fn fn) const {
+    for (int64_t row = task.rowBegin; row < task.rowEnd; row += tileRows) fn(tileAt(row));
+  }
+
+  template <class T>
+  const T* queryRow(int64_t row) const {
+    const RowIndex index = rowIndex(problem, task.kvHead, row);
+    return static_cast<const T*>(problem.q) + sequence.qOffset + index.head * problem.qHeadStride +
+           index.query * problem.qRowStride;
+  }
+
+  template <class T>
+  T* outRow(int64_t row) const {
+    const RowIndex index = rowIndex(problem, task.kvHead, row);
+    return static_cast<T*>(problem.out) + sequence.outOffset + index.head * problem.outHeadStride +
+           index.query * problem.outRowStride;
+  }
+
+  // Row `key` of K or V of this task's head; `key` counts from the sequence's first.
+  template <class T>
+  const T* keyRow(int64_t key) const {
+    return static_cast<const T*>(problem.k) + sequence.kOffset + task.kvHead * problem.kHeadStride +
+           key * problem.kRowStride;
+  }
+  template <class T>
+  const T* valueRow(int64_t key) const {
+    return static_cast<const T*>(problem.v) + sequence.vOffset + task.kvHead * problem.vHeadStride +
+           key * problem.vRowStride;
+  }
+
+  // Asks for the query rows of the tile after this one.
+  template <class T>
+  void prefetchQuery(const QueryTile& tile) const {
+    for (int64_t row = tile.rowBegin + tileRows; row < minimum(tile.rowBegin + 2 * tileRows, task.rowEnd); ++row) {
+      prefetchForRead(queryRow<T>(row), problem.headDim * static_cast<int64_t>(sizeof(T)));
+    }
+  }
+
+  // A sink logit is a key with no value: m = sink, l = 1, o = 0.
+  void initialise(const QueryTile& tile) const {
+    memset(tile.oT, 0, static_cast<size_t>(tile.lanes * channels) * sizeof(float));
+    for (int64_t i = 0; i < tile.lanes; ++i) {
+      const RowIndex row = rowIndex(problem, task.kvHead, tile.rowBegin + minimum(i, tile.rows - 1));
+      tile.m[i] = problem.sinks ? problem.sinks[row.head] : kNegativeInfinity;
+      tile.l[i] = tile.m[i] == kNegativeInfinity ? 0.0f : 1.0f;
+    }
+  }
+
+  // kernel.packBlock(origin, begin, end) once for each block that some row of the task sees, then
+  // kernel.attend(tile, origin, begin, end) for each tile that sees it; begin, end are relative to origin, and what is
+  // packed begins at a multiple of keyAlign.
+  template <class Kernel>
+  void walkKeys(Kernel& kernel, int64_t keyAlign) const {
+    const KeyHull hull = hullOf(problem, sequence, task.rowBegin / problem.groupSize,
+                                (task.rowEnd - 1) / problem.groupSize);
+    for (int64_t origin = 0; origin < hull.maxEnd; origin += kKeyBlock) {
+      if (problem.cancelled && *problem.cancelled) return;
+      int64_t begin = origin, end = origin + kKeyBlock;
+      hull.clip(begin, end);
+      if (begin >= end) continue;
+      begin = origin + (begin - origin) / keyAlign * keyAlign;
+      kernel.packBlock(origin, begin - origin, end - origin);
+      forEachTile([&](const QueryTile& tile) {
+        int64_t tileBegin = begin, tileEnd = end;
+        tile.hull.clip(tileBegin, tileEnd);
+        if (tileBegin < tileEnd) kernel.attend(tile, origin, tileBegin - origin, tileEnd - origin);
+      });
+    }
+  }
+
+  // out = oT^T / l, lse = scoreScale * m + log l.
+  template <class T>
+  void finalize(const QueryTile& tile, float scoreScale) const {
+    constexpr int W = Vec::kWidth;
+    for (int64_t lane = 0; lane < tile.rows; lane += W) {
+      const Vec l = Vec::load(tile.l + lane);
+      const Mask empty = l == Vec::zero();
+      T* rows[W] = {};
+      for (int64_t i = 0; i < W && lane + i < tile.rows; ++i) {
+        const RowIndex row = rowIndex(problem, task.kvHead, tile.rowBegin + lane + i);
+        rows[i] = outRow<T>(tile.rowBegin + lane + i);
+        const int64_t next = tile.rowBegin + lane + i + tileRows;
+        if (next < task.rowEnd) prefetchForWrite(outRow<T>(next), problem.valueDim * static_cast<int64_t>(sizeof(T)));
+        if (problem.lse) {
+          problem.lse[sequence.lseOffset + row.head * problem.lseHeadStride + row.query * problem.lseRowStride] =
+              logSumExp(scoreScale * tile.m[lane + i], tile.l[lane + i]);
+        }
+      }
+      for (int64_t d = 0; d < problem.valueDim; d += W) {
+        const int64_t n = minimum(W, problem.valueDim - d);
+        Vec block[W];
+        for (int j = 0; j < W; ++j) {
+          block[j] = j < n ? Vec::select(empty, Vec::zero(), Vec::load(tile.oT + (d + j) * tile.lanes + lane) / l)
+                           : Vec::zero();
+        }
+        Vec::transpose(block);
+        for (int64_t i = 0; i < W && lane + i < tile.rows; ++i) storeUpTo(block[i], n, rows[i] + d);
+      }
+    }
+  }
+
+  void finalize(float scoreScale) const {
+    forEachTile([&](const QueryTile& tile) {
+      if (problem.qDType == kFloat32) finalize<float>(tile, scoreScale);
+      if (problem.qDType == kFloat16) finalize<Float16>(tile, scoreScale);
+      if (problem.qDType == kBFloat16) finalize<BFloat16>(tile, scoreScale);
+    });
+  }
+};
+
+}  // namespace
+}  // namespace sdpa
