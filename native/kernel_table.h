@@ -37,6 +37,8 @@ struct KernelTable {
   // Ceilings: independent FMA chains in registers (returns the FLOPs done), and a sum over a buffer.
   double (*fmaProbe)(int64_t iterations, float* sink);
   float (*readProbe)(const float* data, size_t count);
+  // The same for products of bfloat16 tiles; null where the ISA has none. data: 2 KiB.
+  double (*tileProbe)(int64_t iterations, const uint16_t* data, float* sink);
 };
 
 constexpr int64_t kDecodeChunk = 1024;  // keys of one decode task

@@ -505,5 +505,48 @@ for (const [at, base] of Object.entries({ prefill: SMALL, decode: DECODE })) {
   });
 }
 
+/** Numbers at the edges of what a kernel that cuts its inputs into bfloat16 slices can hold, in each tensor. */
+function addRanges(): void {
+  const base: Shape = { ...SMALL, batch: 1, qLen: 60, kvLen: 300, valueDim: 33 };
+  const why = 'slices underflow, overflow or are flushed to zero';
+  const put = (tensor: 'q' | 'k' | 'v', value: number) => (inputs: Inputs) => {
+    const x = inputs[tensor];
+    x.data[x.offset + 5 * x.strides[2] + 3] = Tensor.full([1], value, { dtype: x.dtype }).data[0];
+  };
+  const precisions = ['highest', 'high', 'medium'] as const;
+  for (const [dtype, precision] of [
+    ...precisions.map((precision) => ['float32', precision] as const),
+    ['float16', 'highest'] as const,
+    ['bfloat16', 'highest'] as const,
+  ]) {
+    const edges = dtype === 'float16' ? [65504, 6e-8] : [2 ** 60, 2 ** 61, 2 ** -100, 2 ** -101, 1e-40];
+    const options = (): AttentionOptions => ({ causal: true, precision });
+    const name = precision === 'highest' ? dtype : `${dtype} ${precision}`;
+    for (const tensor of ['q', 'k', 'v'] as const) {
+      for (const value of [...edges, NaN, Infinity]) {
+        add(`range: ${value} in ${tensor}, ${name}`, why, base, {
+          dtype,
+          options,
+          spoil: put(tensor, value),
+        });
+      }
+    }
+    add(`range: 1e-30 everywhere in v, ${name}`, why, base, {
+      dtype,
+      options,
+      spoil: ({ v }) => v.data.fill(Tensor.full([1], dtype === 'float16' ? 1e-6 : 1e-30, { dtype }).data[0]),
+    });
+    add(`range: NaN of all ones in a bias, ${name}`, 'NaN stays NaN whatever its bits', base, {
+      dtype,
+      options: (s) => {
+        const bits = new Uint32Array(s.kvLen).fill(0);
+        bits[250] = 0xffffffff;
+        return { ...options(), bias: new Tensor(new Float32Array(bits.buffer), [s.kvLen]) };
+      },
+    });
+  }
+}
+addRanges();
+
 /** All cases. */
 export const CASES: readonly Case[] = list;

@@ -72,7 +72,9 @@ function roundingTo(grade: Grade): (x: number) => number {
 
 const VELTKAMP = 2 ** 42 + 1;
 
-/** What a plain evaluation does: intermediates of that grade, and float32 sums, one addend after another. */
+/**
+ * What a plain evaluation does: operands and intermediates of that grade, and float32 sums, one addend after another.
+ */
 export function naiveArithmetic(grade: Grade): Arithmetic {
   const fround = Math.fround;
   const round = roundingTo(grade);
@@ -81,11 +83,11 @@ export function naiveArithmetic(grade: Grade): Arithmetic {
     accumulate: fround,
     scaledDot(scale, { a, aBegin, b, length }, bBegin) {
       let sum = 0;
-      for (let i = 0; i < length; i++) sum = fround(sum + fround(a[aBegin + i] * b[bBegin + i]));
+      for (let i = 0; i < length; i++) sum = fround(sum + fround(round(a[aBegin + i]) * round(b[bBegin + i])));
       return round(fround(fround(scale) * sum));
     },
     addScaled(o, p, v, vBegin) {
-      for (let d = 0; d < o.length; d++) o[d] = fround(o[d] + fround(p * v[vBegin + d]));
+      for (let d = 0; d < o.length; d++) o[d] = fround(o[d] + fround(p * round(v[vBegin + d])));
     },
   };
 }

@@ -12,7 +12,7 @@ namespace {
 
 constexpr KernelTable kernelTableOf(const char* isa) {
   return {isa,  kTileRows,   prefillScratchBytes, prefill,  decodeScratchBytes,
-          decode, decodeMerge, fmaProbe,            readProbe};
+          decode, decodeMerge, fmaProbe,            readProbe, nullptr};
 }
 
 }  // namespace

@@ -163,7 +163,7 @@ inline void prefill(const Problem& problem, const PrefillTask& task, void* scrat
     scratch.queries.pack(tile);
   });
   scratch.rows.walkKeys(scratch.queries, kPanel);
-  scratch.rows.finalize(1.0f);
+  scratch.rows.finalize();
 }
 
 }  // namespace

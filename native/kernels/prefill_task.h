@@ -15,6 +15,7 @@ struct QueryTile {
   int64_t lane;                   // rows of the task before this tile
   KeyHull hull;
   float *oT, *m, *l;
+  float* lseSum;                  // what lse takes the logarithm of: l, unless weights were rounded
   int vecs() const { return static_cast<int>(lanes / Vec::kWidth); }
 };
 
@@ -25,7 +26,7 @@ struct PrefillRows {
   int64_t tileRows;     // rows of a tile
   int64_t laneAlign;    // lanes of a tile are a multiple of it
   int64_t channels;     // valueDim, rounded up to what the products write
-  float *oT, *m, *l;
+  float *oT, *m, *l, *lseSum;
 
   PrefillRows(const Problem& problem_, const PrefillTask& task_, int64_t tileRows_, int64_t laneAlign_,
               int64_t channelAlign, Arena& arena)
@@ -38,7 +39,12 @@ struct PrefillRows {
     const int64_t lanes = roundUp(task.rowEnd - task.rowBegin, tileRows);
     oT = arena.take<float>(lanes * channels);
     m = arena.take<float>(lanes);
-    l = arena.take<float>(lanes);
+    l = lseSum = arena.take<float>(lanes);
+  }
+
+  // Gives lse a sum of its own.
+  void separateLseSum(Arena& arena) {
+    lseSum = arena.take<float>(roundUp(task.rowEnd - task.rowBegin, tileRows));
   }
 
   QueryTile tileAt(int64_t rowBegin) const {
@@ -52,7 +58,8 @@ struct PrefillRows {
             hullOf(problem, sequence, rowBegin / g, (rowBegin + rows - 1) / g),
             oT + lane * channels,
             m + lane,
-            l + lane};
+            l + lane,
+            lseSum + lane};
   }
 
   template <class Fn>
@@ -100,7 +107,7 @@ struct PrefillRows {
     for (int64_t i = 0; i < tile.lanes; ++i) {
       const RowIndex row = rowIndex(problem, task.kvHead, tile.rowBegin + minimum(i, tile.rows - 1));
       tile.m[i] = problem.sinks ? problem.sinks[row.head] : kNegativeInfinity;
-      tile.l[i] = tile.m[i] == kNegativeInfinity ? 0.0f : 1.0f;
+      tile.l[i] = tile.lseSum[i] = tile.m[i] == kNegativeInfinity ? 0.0f : 1.0f;
     }
   }
 
@@ -126,9 +133,9 @@ struct PrefillRows {
     }
   }
 
-  // out = oT^T / l, lse = scoreScale * m + log l.
+  // out = oT^T / l, lse = m + log l.
   template <class T>
-  void finalize(const QueryTile& tile, float scoreScale) const {
+  void finalize(const QueryTile& tile) const {
     constexpr int W = Vec::kWidth;
     for (int64_t lane = 0; lane < tile.rows; lane += W) {
       const Vec l = Vec::load(tile.l + lane);
@@ -141,7 +148,7 @@ struct PrefillRows {
         if (next < task.rowEnd) prefetchForWrite(outRow<T>(next), problem.valueDim * static_cast<int64_t>(sizeof(T)));
         if (problem.lse) {
           problem.lse[sequence.lseOffset + row.head * problem.lseHeadStride + row.query * problem.lseRowStride] =
-              logSumExp(scoreScale * tile.m[lane + i], tile.l[lane + i]);
+              logSumExp(tile.m[lane + i], tile.lseSum[lane + i]);
         }
       }
       for (int64_t d = 0; d < problem.valueDim; d += W) {
@@ -157,11 +164,11 @@ struct PrefillRows {
     }
   }
 
-  void finalize(float scoreScale) const {
+  void finalize() const {
     forEachTile([&](const QueryTile& tile) {
-      if (problem.qDType == kFloat32) finalize<float>(tile, scoreScale);
-      if (problem.qDType == kFloat16) finalize<Float16>(tile, scoreScale);
-      if (problem.qDType == kBFloat16) finalize<BFloat16>(tile, scoreScale);
+      if (problem.qDType == kFloat32) finalize<float>(tile);
+      if (problem.qDType == kFloat16) finalize<Float16>(tile);
+      if (problem.qDType == kBFloat16) finalize<BFloat16>(tile);
     });
   }
 };

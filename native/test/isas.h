@@ -11,7 +11,7 @@
 extern "C" {
 extern const sdpa::test::VecTable sdpa_vec_portable;
 #if defined(__x86_64__) || defined(_M_X64)
-extern const sdpa::test::VecTable sdpa_vec_avx2, sdpa_vec_avx512;
+extern const sdpa::test::VecTable sdpa_vec_avx2, sdpa_vec_avx512, sdpa_vec_avx512bf16, sdpa_vec_amx;
 #elif defined(__aarch64__) || defined(_M_ARM64)
 extern const sdpa::test::VecTable sdpa_vec_neon;
 #endif
@@ -31,7 +31,7 @@ inline const std::vector<Isa>& isas() {
     std::vector<Isa> isas;
     for (const VecTable* vec : {
 #if defined(__x86_64__) || defined(_M_X64)
-             &sdpa_vec_avx512, &sdpa_vec_avx2,
+             &sdpa_vec_amx, &sdpa_vec_avx512bf16, &sdpa_vec_avx512, &sdpa_vec_avx2,
 #elif defined(__aarch64__) || defined(_M_ARM64)
              &sdpa_vec_neon,
 #endif

@@ -62,14 +62,15 @@ Expected expectedOf(const AttentionInstance& a) {
   Distance outError, lseError;
   double largestScore = 0, largestValue = 0;
   std::vector<float> narrow(dim);
+  const DType weightType = a.spec.kvDType == a.spec.qDType ? a.spec.qDType : kFloat32;
   forEachRow(a, [&](int64_t s, int64_t h, int64_t i, int64_t) {
     e.out.resize(e.out.size() + dim);
     double lse;
     double* row = e.out.data() + e.out.size() - dim;
-    largestScore = std::max(largestScore, naiveRow(a, s, h, i, row, &lse));
+    largestScore = std::max(largestScore, naiveRow(a, s, h, i, row, &lse, [](double weight) { return weight; }));
     e.lse.push_back(lse);
     float narrowLse;
-    naiveRow(a, s, h, i, narrow.data(), &narrowLse);
+    naiveRow(a, s, h, i, narrow.data(), &narrowLse, [&](float weight) { return roundTo(weightType, weight); });
     lseError.add(static_cast<double>(narrowLse), lse);
     for (size_t d = 0; d < dim; ++d) outError.add(static_cast<double>(roundTo(a.spec.qDType, narrow[d])), row[d]);
   });

@@ -50,9 +50,10 @@ Real naiveScore(const AttentionInstance& a, int64_t s, int64_t head, int64_t i, 
   return score + biasValue;
 }
 
-// One row of out and lse; returns the largest |score| among the keys that matter (0 if there is none).
-template <class Real>
-double naiveRow(const AttentionInstance& a, int64_t s, int64_t head, int64_t i, Real* out, Real* lse) {
+// One row of out and lse; returns the largest |score| among the keys that matter (0 if there is none). `rounded` is what
+// becomes of a weight before it meets its value.
+template <class Real, class Rounding>
+double naiveRow(const AttentionInstance& a, int64_t s, int64_t head, int64_t i, Real* out, Real* lse, Rounding rounded) {
   const AttentionCase& c = a.spec;
   const int64_t kvLen = a.sequences[static_cast<size_t>(s)].kvLen;
   const Real sink = a.sinks ? a.sinks->floats[static_cast<size_t>(head)] : -INFINITY;
@@ -71,7 +72,7 @@ double naiveRow(const AttentionInstance& a, int64_t s, int64_t head, int64_t i, 
   for (const auto& [j, score] : scores) {
     const Real weight = std::exp(score - m);
     const float* v = a.v->values.floats.data() + a.vRow(s, head / c.groupSize, j);
-    for (int64_t d = 0; d < c.valueDim; ++d) out[d] += weight * static_cast<Real>(v[d]);
+    for (int64_t d = 0; d < c.valueDim; ++d) out[d] += rounded(weight) * static_cast<Real>(v[d]);
     l += weight;
     if (weight > Real{1e-9}) largest = std::max(largest, static_cast<double>(std::fabs(score)));
   }
@@ -80,8 +81,8 @@ double naiveRow(const AttentionInstance& a, int64_t s, int64_t head, int64_t i, 
   return largest;
 }
 
-// What an instance must give, and how far from it a result may be: twice the error of naive float32 (rounded to the
-// dtype of out), plus a floor for rows so short that float32 was lucky. The floor is what rounding a score of that size
+// What an instance must give, and how far from it a result may be: twice the error of naive float32 (weights and result
+// rounded to the dtype of 16-bit inputs), plus a floor for rows so short that float32 was lucky. The floor is what rounding a score of that size
 // to float32 does to a weight, times the size of the values.
 struct Expected {
   std::vector<double> out, lse;  // [sequence][head][row], rows of valueDim

@@ -1,0 +1,5 @@
+#include "../../simd/vec_avx512.h"
+
+#include "instantiate.h"
+
+extern "C" __attribute__((visibility("hidden"))) const sdpa::test::VecTable sdpa_vec_avx512bf16 = sdpa::vecTableOf("avx512bf16");
