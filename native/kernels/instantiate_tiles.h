@@ -13,6 +13,8 @@ constexpr KernelTable tileKernelTableOf(const char* isa) {
   static_assert(2 * kTileRows % kTileEdge == 0, "");
   table.prefillScratchBytes = prefillScratchBytesByTiles;
   table.prefill = prefillByTiles;
+  table.decodeScratchBytes = decodeScratchBytesByTiles;
+  table.decode = decodeByTiles;
   table.tileProbe = TileUnit::probe;
   return table;
 }

@@ -101,36 +101,59 @@ struct PrefillRows {
     }
   }
 
-  // A sink logit is a key with no value: m = sink, l = 1, o = 0.
-  void initialise(const QueryTile& tile) const {
+  // A sink logit is a key with no value: m = sink, l = 1, o = 0. Chunks of keys that are merged later start without.
+  void initialise(const QueryTile& tile, bool withSinks = true) const {
     memset(tile.oT, 0, static_cast<size_t>(tile.lanes * channels) * sizeof(float));
     for (int64_t i = 0; i < tile.lanes; ++i) {
       const RowIndex row = rowIndex(problem, task.kvHead, tile.rowBegin + minimum(i, tile.rows - 1));
-      tile.m[i] = problem.sinks ? problem.sinks[row.head] : kNegativeInfinity;
+      tile.m[i] = problem.sinks && withSinks ? problem.sinks[row.head] : kNegativeInfinity;
       tile.l[i] = tile.lseSum[i] = tile.m[i] == kNegativeInfinity ? 0.0f : 1.0f;
     }
   }
 
   // kernel.packBlock(origin, begin, end) once for each block that some row of the task sees, then
   // kernel.attend(tile, origin, begin, end) for each tile that sees it; begin, end are relative to origin, and what is
-  // packed begins at a multiple of keyAlign.
+  // packed begins at a multiple of keyAlign. Keys beyond [keyBegin, keyEnd) are not looked at.
   template <class Kernel>
-  void walkKeys(Kernel& kernel, int64_t keyAlign) const {
+  void walkKeys(Kernel& kernel, int64_t keyAlign, int64_t keyBegin = 0, int64_t keyEnd = kOpen) const {
     const KeyHull hull = hullOf(problem, sequence, task.rowBegin / problem.groupSize,
                                 (task.rowEnd - 1) / problem.groupSize);
-    for (int64_t origin = 0; origin < hull.maxEnd; origin += kKeyBlock) {
+    for (int64_t origin = keyBegin / kKeyBlock * kKeyBlock; origin < minimum(hull.maxEnd, keyEnd); origin += kKeyBlock) {
       if (problem.cancelled && *problem.cancelled) return;
-      int64_t begin = origin, end = origin + kKeyBlock;
+      int64_t begin = maximum(origin, keyBegin), end = minimum(origin + kKeyBlock, keyEnd);
       hull.clip(begin, end);
       if (begin >= end) continue;
-      begin = origin + (begin - origin) / keyAlign * keyAlign;
-      kernel.packBlock(origin, begin - origin, end - origin);
+      const int64_t packedBegin = origin + (begin - origin) / keyAlign * keyAlign;
+      kernel.packBlock(origin, packedBegin - origin, end - origin);
       forEachTile([&](const QueryTile& tile) {
         int64_t tileBegin = begin, tileEnd = end;
         tile.hull.clip(tileBegin, tileEnd);
         if (tileBegin < tileEnd) kernel.attend(tile, origin, tileBegin - origin, tileEnd - origin);
       });
     }
+  }
+
+  // What has been gathered so far, as DecodeTask::partial: [m: rows][l: rows][o: rows * valueDim].
+  void storePartial(float* partial) const {
+    constexpr int W = Vec::kWidth;
+    const int64_t count = task.rowEnd - task.rowBegin;
+    forEachTile([&](const QueryTile& tile) {
+      memcpy(partial + tile.lane, tile.m, static_cast<size_t>(tile.rows) * sizeof(float));
+      memcpy(partial + count + tile.lane, tile.lseSum, static_cast<size_t>(tile.rows) * sizeof(float));
+      for (int64_t lane = 0; lane < tile.rows; lane += W) {
+        for (int64_t d = 0; d < problem.valueDim; d += W) {
+          const int64_t n = minimum(W, problem.valueDim - d);
+          Vec block[W];
+          for (int j = 0; j < W; ++j) {
+            block[j] = j < n ? Vec::load(tile.oT + (d + j) * tile.lanes + lane) : Vec::zero();
+          }
+          Vec::transpose(block);
+          for (int64_t i = 0; i < W && lane + i < tile.rows; ++i) {
+            storeUpTo(block[i], n, partial + 2 * count + (tile.lane + lane + i) * problem.valueDim + d);
+          }
+        }
+      }
+    });
   }
 
   // out = oT^T / l, lse = m + log l.

@@ -46,6 +46,15 @@ SDPA_ALWAYS_INLINE TileRow<1> loadRow<1, BFloat16>(const BFloat16* p, int64_t n,
   return row;
 }
 
+// Asks for 32 numbers; K and V are read ahead line by line, as decode.h does it.
+template <class T>
+SDPA_ALWAYS_INLINE void prefetchRow(const T* p) {
+  SDPA_PREFETCH_READ(p);
+  if (sizeof(T) == 4) SDPA_PREFETCH_READ(p + Vec::kWidth);
+}
+
+constexpr int64_t kPackAhead = 64;  // keys
+
 template <int kSlices>
 constexpr int64_t tileBlockElements() {
   return 2 * kSlices * kTileElements;
@@ -64,6 +73,7 @@ inline void packKeyTiles(const T* k, int64_t rowStride, int64_t begin, int64_t e
       const int64_t d = step * kTileEdge;
       const TileRow<kSlices> row = key < end ? loadRow<kSlices>(k + key * rowStride + d, headDim - d, one, range)
                                              : zeroRow<kSlices>();
+      prefetchRow(k + (key + kPackAhead) * rowStride + d);
       for (int i = 0; i < kSlices; ++i) row.slice[i].store(place + i * kTileElements);
       place += tileBlockElements<kSlices>();
     }
@@ -108,6 +118,8 @@ inline void packValueTiles(const T* v, int64_t rowStride, int64_t begin, int64_t
             even < end ? loadRow<kSlices>(row, valueDim - d, one, range) : zeroRow<kSlices>();
         const TileRow<kSlices> second =
             even + 1 < end ? loadRow<kSlices>(row + rowStride, valueDim - d, one, range) : zeroRow<kSlices>();
+        prefetchRow(row + kPackAhead * rowStride);
+        prefetchRow(row + (kPackAhead + 1) * rowStride);
         for (int i = 0; i < kSlices; ++i) Pairs::zip(first.slice[i], second.slice[i], low[i][pair], high[i][pair]);
       }
       uint16_t* block = tiles + d / kTileEdge * kChannelBlock + key / kTileEdge * tileBlockElements<kSlices>();

@@ -24,6 +24,7 @@
 // choice depends on them alone, so that bits do not depend on how rows are dealt to tasks.
 #pragma once
 
+#include "decode.h"
 #include "prefill.h"
 #include "tile_pack.h"
 
@@ -137,21 +138,26 @@ struct TilePrefill {
 
   bool separateLse() const { return kInBursts && problem.lse; }
 
+  // A tile of up to 16 rows needs the lower half of its lanes only.
+  static int halvesOf(const QueryTile& tile) { return tile.rows > Vec::kWidth ? 2 : 1; }
+  static int64_t lanesOf(const QueryTile& tile) { return halvesOf(tile) * Vec::kWidth; }
+
   // Scores of keys [begin, end), multiples of kTileEdge, to `out`.
   void multiplyKeys(const QueryTile& tile, int64_t begin, int64_t end, float* out) const {
     constexpr int64_t block = tileBlockElements<kSlices>();
     for (int64_t key = begin; key < end; key += kTileEdge) {
-      TileUnit::multiply<Cut>({k + key / kTileEdge * depthSteps * block, block, queryTiles(tile), block, depthSteps,
+      TileUnit::multiply<Cut>({k + key / kTileEdge * depthSteps * block, block, queryTiles(tile), block, depthSteps, halvesOf(tile),
                                    out + (key - begin) * kTileEdge, false});
     }
   }
 
   // The product of one block of 32 channels with the weights of keys [begin, end), multiples of kTileEdge.
-  TileProduct productOfValues(int64_t channelBlock, int64_t begin, int64_t end, float* c, bool accumulate) const {
+  TileProduct productOfValues(const QueryTile& tile, int64_t channelBlock, int64_t begin, int64_t end, float* c,
+                              bool accumulate) const {
     constexpr int64_t block = tileBlockElements<kSlices>();
     const int64_t step = begin / kTileEdge;
     return {v + (channelBlock * kBlockSteps + step) * block, block, weights + step * block, block,
-            (end - begin) / kTileEdge, c, accumulate};
+            (end - begin) / kTileEdge, halvesOf(tile), c, accumulate};
   }
 
   // float32 numbers are scaled before they are cut; fewer bits stay as they are, and their scores are scaled.
@@ -215,7 +221,7 @@ struct TilePrefill {
   // Returns whether any row was raised.
   bool raiseMaximum(const QueryTile& tile, int64_t from, int64_t to, float scale) const {
     bool raised = false;
-    for (int64_t lane = 0; lane < kTileEdge; lane += Vec::kWidth) {
+    for (int64_t lane = 0; lane < lanesOf(tile); lane += Vec::kWidth) {
       Vec top0 = Vec::broadcast(kNegativeInfinity), top1 = top0, top2 = top0, top3 = top0;
       int64_t key = from;
       for (; key + 4 <= to; key += 4) {
@@ -250,7 +256,7 @@ struct TilePrefill {
 
   // Weights of `keys` keys, a multiple of kTileEdge, from key `burst` of the block on; their sums join l.
   void writeWeights(const QueryTile& tile, int64_t burst, int64_t keys, float scale) const {
-    for (int half = 0; half < 2; ++half) {
+    for (int half = 0; half < halvesOf(tile); ++half) {
       if (separateLse()) {
         writeWeightsOf<true>(tile, half, burst, keys, scale);
       } else {
@@ -297,7 +303,7 @@ struct TilePrefill {
   void multiplyValues(const QueryTile& tile, int64_t begin, int64_t end) const {
     if (begin >= end) return;
     for (int64_t block = 0; block < channelBlocks; ++block) {
-      TileUnit::multiply<Cut>(productOfValues(block, begin, end, tile.oT + block * kTileEdge * kTileEdge, true));
+      TileUnit::multiply<Cut>(productOfValues(tile, block, begin, end, tile.oT + block * kTileEdge * kTileEdge, true));
     }
   }
 
@@ -309,22 +315,22 @@ struct TilePrefill {
     if (!scaleInQuery()) applyScale(scoreTile);
     applyScorePasses(scoreTile, tile.hull);
     makeNaNPlain(scoreTile);
-    for (int64_t lane = 0; lane < kTileEdge; lane += Vec::kWidth) {
+    for (int64_t lane = 0; lane < lanesOf(tile); lane += Vec::kWidth) {
       updateSoftmax(scores + lane, scores + lane, kTileEdge, begin, end, tile.m + lane, tile.l + lane, rescale + lane);
     }
     fillScores(first, begin, 0.0f);
     fillScores(end, last, 0.0f);
-    sliceWeights(first, last);
+    sliceWeights(tile, first, last);
     for (int64_t block = 0; block < channelBlocks; ++block) {
-      TileUnit::multiply<Cut>(productOfValues(block, first, last, product, false));
+      TileUnit::multiply<Cut>(productOfValues(tile, block, first, last, product, false));
       addProduct(tile.oT + block * kTileEdge * kTileEdge);
     }
   }
 
-  void sliceWeights(int64_t begin, int64_t end) const {
+  void sliceWeights(const QueryTile& tile, int64_t begin, int64_t end) const {
     for (int64_t key = begin; key < end; key += 2) {
       uint16_t* step = weights + key / kTileEdge * tileBlockElements<kSlices>();
-      for (int half = 0; half < 2; ++half) {
+      for (int half = 0; half < halvesOf(tile); ++half) {
         const float* place = scores + key * kTileEdge + half * Vec::kWidth;
         storeWeightPair(Slices<kSlices>::of(Vec::load(place)), Slices<kSlices>::of(Vec::load(place + kTileEdge)),
                         key % kTileEdge / 2, half, step);
@@ -387,6 +393,38 @@ inline void prefillByTiles(const Problem& problem, const PrefillTask& task, void
       problem,
       [&](auto cut) { runTilePrefill<decltype(cut)>(problem, task, {static_cast<char*>(scratch), 0}); },
       [&] { prefill(problem, task, scratch); });
+}
+
+// A chunk of keys against all rows of a KV head, as decode.h does it, for so many rows that arithmetic counts.
+template <class Cut>
+inline void runTileDecode(const Problem& problem, const DecodeTask& task, Arena arena) {
+  const int64_t rows = problem.sequences[task.sequence].qLen * problem.groupSize;
+  const PrefillTask rowTask{task.sequence, task.kvHead, 0, rows};
+  TilePrefill<Cut> run(problem, rowTask, arena);
+  TileUnit::begin();
+  run.rows.forEachTile([&](const QueryTile& tile) {
+    run.rows.initialise(tile, false);
+    run.pack(tile);
+  });
+  run.rows.walkKeys(run, kTileEdge, task.keyBegin, task.keyEnd);
+  TileUnit::end();
+  run.rows.storePartial(task.partial);
+}
+
+inline bool decodesByTiles(const Problem& problem, int64_t rows) {
+  return rows >= TileUnit::kDecodeRows && withCut(problem, [](auto) { return true; }, [] { return false; });
+}
+
+inline size_t decodeScratchBytesByTiles(const Problem& problem, int64_t rows) {
+  return decodesByTiles(problem, rows) ? prefillScratchBytesByTiles(problem, rows) : decodeScratchBytes(problem, rows);
+}
+
+inline void decodeByTiles(const Problem& problem, const DecodeTask& task, void* scratch) {
+  if (!decodesByTiles(problem, problem.sequences[task.sequence].qLen * problem.groupSize)) {
+    return decode(problem, task, scratch);
+  }
+  withCut(
+      problem, [&](auto cut) { runTileDecode<decltype(cut)>(problem, task, {static_cast<char*>(scratch), 0}); }, [] {});
 }
 
 }  // namespace

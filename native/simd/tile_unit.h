@@ -27,6 +27,7 @@ struct TileProduct {
   const uint16_t* b;
   int64_t bStep;
   int64_t steps;
+  int halves;  // of the lanes: 1 leaves the upper 16 alone
   float* c;
   bool accumulate;  // adds to c; otherwise replaces it
 };

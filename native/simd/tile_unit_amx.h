@@ -12,6 +12,8 @@ namespace {
 struct TileUnit {
   static constexpr int kProfitableProducts = 6;  // of slices; more would be slower than float32 FMAs
 
+  static constexpr int kDecodeRows = 8;  // from so many rows on, decode by tiles is faster
+
   // Every thread configures its tiles before their first use, and releases them: a thread that holds live tiles pays
   // for 8 KiB more at each context switch.
   static void begin() {
@@ -28,9 +30,9 @@ struct TileUnit {
   static double probe(int64_t iterations, const uint16_t* data, float* sink) {
     begin();
     loadA(data, kTileElements);
-    loadB(data, kTileElements);
+    loadB<2>(data, kTileElements);
     zero();
-    for (int64_t i = 0; i < iterations; ++i) multiplyLoaded();
+    for (int64_t i = 0; i < iterations; ++i) multiplyLoaded<2>();
     alignas(64) float c[256];
     _tile_stored(0, c, 64);
     end();
@@ -40,69 +42,91 @@ struct TileUnit {
 
   template <class Cut>
   static void multiply(const TileProduct& product) {
+    if (product.halves == 1) {
+      multiplyHalves<Cut, 1>(product);
+    } else {
+      multiplyHalves<Cut, 2>(product);
+    }
+  }
+
+ private:
+  static constexpr int kRowBytes = kTileEdge * sizeof(float);
+
+  // Accumulators: 0 and 1 the upper result rows, 2 and 3 the lower; 4, 5 tiles of A; 6, 7 of B.
+  template <class Cut, int kHalves>
+  static SDPA_ALWAYS_INLINE void multiplyHalves(const TileProduct& product) {
     constexpr int kHalf = Cut::kSlices * kTileElements;
-    constexpr int kRowBytes = kTileEdge * sizeof(float);
-    float* c = product.c;
     if (product.accumulate) {
-      _tile_loadd(0, c, kRowBytes);
-      _tile_loadd(1, c + 16, kRowBytes);
-      _tile_loadd(2, c + 16 * kTileEdge, kRowBytes);
-      _tile_loadd(3, c + 16 * kTileEdge + 16, kRowBytes);
+      loadC<kHalves>(product.c);
     } else {
       zero();
     }
     if constexpr (Cut::kProducts > 1) {
       for (int64_t step = 0; step < product.steps; ++step) {
-        const uint16_t* a = product.a + step * product.aStep;
-        const uint16_t* b = product.b + step * product.bStep;
-        smallProducts<Cut, 0>(a, b);
+        smallProducts<Cut, kHalves, 0>(product.a + step * product.aStep, product.b + step * product.bStep);
       }
     }
     for (int64_t step = 0; step < product.steps; ++step) {
-      const uint16_t* a = product.a + step * product.aStep;
-      const uint16_t* b = product.b + step * product.bStep;
-      loadA(a, kHalf);
-      loadB(b, kHalf);
-      multiplyLoaded();
+      loadA(product.a + step * product.aStep, kHalf);
+      loadB<kHalves>(product.b + step * product.bStep, kHalf);
+      multiplyLoaded<kHalves>();
     }
-    _tile_stored(0, c, kRowBytes);
-    _tile_stored(1, c + 16, kRowBytes);
-    _tile_stored(2, c + 16 * kTileEdge, kRowBytes);
-    _tile_stored(3, c + 16 * kTileEdge + 16, kRowBytes);
+    storeC<kHalves>(product.c);
   }
 
- private:
-  static SDPA_ALWAYS_INLINE void zero() {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-  static SDPA_ALWAYS_INLINE void loadA(const uint16_t* a, int64_t half) {
-    _tile_loadd(4, a, 64);
-    _tile_loadd(5, a + half, 64);
-  }
-  static SDPA_ALWAYS_INLINE void loadB(const uint16_t* b, int64_t half) {
-    _tile_loadd(6, b, 64);
-    _tile_loadd(7, b + half, 64);
-  }
-  static SDPA_ALWAYS_INLINE void multiplyLoaded() {
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  }
-
-  template <class Cut, int kIndex>
+  template <class Cut, int kHalves, int kIndex>
   static SDPA_ALWAYS_INLINE void smallProducts(const uint16_t* a, const uint16_t* b) {
     if constexpr (kIndex + 1 < Cut::kProducts) {
       constexpr SlicePair pair = Cut::kSmall[kIndex];
       constexpr SlicePair before = kIndex ? Cut::kSmall[kIndex - 1] : SlicePair{-1, -1};
       constexpr int kHalf = Cut::kSlices * kTileElements;
       if constexpr (pair.a != before.a) loadA(a + pair.a * kTileElements, kHalf);
-      if constexpr (pair.b != before.b) loadB(b + pair.b * kTileElements, kHalf);
-      multiplyLoaded();
-      smallProducts<Cut, kIndex + 1>(a, b);
+      if constexpr (pair.b != before.b) loadB<kHalves>(b + pair.b * kTileElements, kHalf);
+      multiplyLoaded<kHalves>();
+      smallProducts<Cut, kHalves, kIndex + 1>(a, b);
+    }
+  }
+
+  static SDPA_ALWAYS_INLINE void zero() {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  template <int kHalves>
+  static SDPA_ALWAYS_INLINE void loadC(const float* c) {
+    _tile_loadd(0, c, kRowBytes);
+    _tile_loadd(2, c + 16 * kTileEdge, kRowBytes);
+    if constexpr (kHalves == 2) {
+      _tile_loadd(1, c + 16, kRowBytes);
+      _tile_loadd(3, c + 16 * kTileEdge + 16, kRowBytes);
+    }
+  }
+  template <int kHalves>
+  static SDPA_ALWAYS_INLINE void storeC(float* c) {
+    _tile_stored(0, c, kRowBytes);
+    _tile_stored(2, c + 16 * kTileEdge, kRowBytes);
+    if constexpr (kHalves == 2) {
+      _tile_stored(1, c + 16, kRowBytes);
+      _tile_stored(3, c + 16 * kTileEdge + 16, kRowBytes);
+    }
+  }
+  static SDPA_ALWAYS_INLINE void loadA(const uint16_t* a, int64_t half) {
+    _tile_loadd(4, a, 64);
+    _tile_loadd(5, a + half, 64);
+  }
+  template <int kHalves>
+  static SDPA_ALWAYS_INLINE void loadB(const uint16_t* b, int64_t half) {
+    _tile_loadd(6, b, 64);
+    if constexpr (kHalves == 2) _tile_loadd(7, b + half, 64);
+  }
+  template <int kHalves>
+  static SDPA_ALWAYS_INLINE void multiplyLoaded() {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(2, 5, 6);
+    if constexpr (kHalves == 2) {
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(3, 5, 7);
     }
   }
 };

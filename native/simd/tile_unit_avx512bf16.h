@@ -18,6 +18,8 @@ namespace {
 struct TileUnit {
   static constexpr int kProfitableProducts = SDPA_PROFITABLE_PRODUCTS;
 
+  static constexpr int kDecodeRows = 12;  // from so many rows on, decode by tiles is faster
+
   static void begin() {}
   static void end() {}
 
@@ -41,20 +43,24 @@ SDPA_UNROLL
 
   template <class Cut>
   static void multiply(const TileProduct& product) {
-    for (int row = 0; row < kTileEdge; row += kRows) multiplyRows<Cut>(product, row);
+    if (product.halves == 1) {
+      for (int row = 0; row < kTileEdge; row += 2 * kRows) multiplyRows<Cut, 2 * kRows, 1>(product, row);
+    } else {
+      for (int row = 0; row < kTileEdge; row += kRows) multiplyRows<Cut, kRows, 2>(product, row);
+    }
   }
 
  private:
   static constexpr int kRows = 8;  // x 2 vectors of lanes: a register tile
 
-  template <class Cut>
-  static void multiplyRows(const TileProduct& product, int row) {
-    __m512 acc[kRows][2];
+  template <class Cut, int kCount, int kHalves>
+  static SDPA_ALWAYS_INLINE void multiplyRows(const TileProduct& product, int row) {
+    __m512 acc[kCount][kHalves];
     float* c = product.c + row * kTileEdge;
 SDPA_UNROLL
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kCount; ++r) {
 SDPA_UNROLL
-      for (int v = 0; v < 2; ++v) {
+      for (int v = 0; v < kHalves; ++v) {
         acc[r][v] = product.accumulate ? _mm512_loadu_ps(c + r * kTileEdge + v * 16) : _mm512_setzero_ps();
       }
     }
@@ -65,24 +71,25 @@ SDPA_UNROLL
     }
     multiplySlices<Cut>(product, a, product.b, acc);
 SDPA_UNROLL
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kCount; ++r) {
 SDPA_UNROLL
-      for (int v = 0; v < 2; ++v) _mm512_storeu_ps(c + r * kTileEdge + v * 16, acc[r][v]);
+      for (int v = 0; v < kHalves; ++v) _mm512_storeu_ps(c + r * kTileEdge + v * 16, acc[r][v]);
     }
   }
 
-  template <class Cut>
+  template <class Cut, int kCount, int kHalves>
   static SDPA_ALWAYS_INLINE void multiplySlices(const TileProduct& product, const uint16_t* a, const uint16_t* b,
-                                                __m512 (&acc)[kRows][2]) {
+                                                __m512 (&acc)[kCount][kHalves]) {
     for (int64_t step = 0; step < product.steps; ++step) {
       for (int pair = 0; pair < 16; ++pair) {
-        const __m512bh b0 = pairsAt(b + pair * kTileEdge);
-        const __m512bh b1 = pairsAt(b + Cut::kSlices * kTileElements + pair * kTileEdge);
+        __m512bh lanes[kHalves];
 SDPA_UNROLL
-        for (int r = 0; r < kRows; ++r) {
+        for (int v = 0; v < kHalves; ++v) lanes[v] = pairsAt(b + v * Cut::kSlices * kTileElements + pair * kTileEdge);
+SDPA_UNROLL
+        for (int r = 0; r < kCount; ++r) {
           const __m512bh both = repeated(a + r * kTileEdge + 2 * pair);
-          acc[r][0] = _mm512_dpbf16_ps(acc[r][0], both, b0);
-          acc[r][1] = _mm512_dpbf16_ps(acc[r][1], both, b1);
+SDPA_UNROLL
+          for (int v = 0; v < kHalves; ++v) acc[r][v] = _mm512_dpbf16_ps(acc[r][v], both, lanes[v]);
         }
       }
       a += product.aStep;
