@@ -11,7 +11,7 @@ const INPUTS = ['q', 'k', 'v', 'mask', 'bias', 'alibiSlopes', 'sinks'] as const;
  */
 export function checkOut(caller: string, out: Tensor, problem: AttentionProblem): void {
   const { outShape, q } = problem;
-  if (out.rank !== outShape.length || outShape.some((length, axis) => out.shape[axis] !== length)) {
+  if (!isSameShape(out.shape, outShape)) {
     throw new ShapeError(
       `${caller}: out must have the shape of the result; out ${formatShape(out.shape)}, result ${formatShape(outShape)}`,
     );
@@ -20,15 +20,15 @@ export function checkOut(caller: string, out: Tensor, problem: AttentionProblem)
     throw new DTypeError(`${caller}: out must have the dtype of q; out ${out.dtype}, q ${q.dtype}`);
   }
   if (out.size === 0) return;
-  const layout = `out ${formatShape(out.shape)} with strides ${formatShape(out.strides)}`;
+  const layout = (): string => `out ${formatShape(out.shape)} with strides ${formatShape(out.strides)}`;
   if (!lastAxisContiguous(out)) {
     throw new ShapeError(
-      `${caller}: the last axis of out must be contiguous; ${layout}; pass a tensor whose is`,
+      `${caller}: the last axis of out must be contiguous; ${layout()}; pass a tensor whose is`,
     );
   }
   if (!placesAreDistinct(out)) {
     throw new ShapeError(
-      `${caller}: elements of out must not share memory; ${layout}; pass a tensor of its own`,
+      `${caller}: elements of out must not share memory; ${layout()}; pass a tensor of its own`,
     );
   }
   for (const name of INPUTS) {
@@ -39,6 +39,12 @@ export function checkOut(caller: string, out: Tensor, problem: AttentionProblem)
       );
     }
   }
+}
+
+function isSameShape(a: readonly number[], b: readonly number[]): boolean {
+  if (a.length !== b.length) return false;
+  for (let axis = 0; axis < a.length; axis++) if (a[axis] !== b[axis]) return false;
+  return true;
 }
 
 /** Whether each axis steps beyond all that the finer axes reach. Sufficient, and met by every view of a plain tensor. */

@@ -56,7 +56,9 @@ export function describeSequences(shape: BatchShape, options: SequenceOptions): 
   const offsets = readOffsets(caller, queryOffset, count);
 
   const sequences: SequenceView[] = new Array(count);
-  const longest = { qLen: 0, kvLen: 0, maskKvLen: qEnds === null ? kvLen : 0 };
+  let longestQ = 0;
+  let longestKv = 0;
+  let maskKvLen = qEnds === null ? kvLen : 0;
   for (let b = 0; b < count; b++) {
     const qBegin = qEnds === null ? 0 : qEnds[b];
     const kvBegin = kvEnds === null ? 0 : kvEnds[b];
@@ -72,11 +74,12 @@ export function describeSequences(shape: BatchShape, options: SequenceOptions): 
       kvLen: length,
       queryOffset: offsets === null ? length - qLen : typeof offsets === 'number' ? offsets : offsets[b],
     };
-    if (qLen > longest.qLen) longest.qLen = qLen;
-    if (length > longest.kvLen) longest.kvLen = length;
-    if (kvCapacity > longest.maskKvLen) longest.maskKvLen = kvCapacity;
+    if (qLen > longestQ) longestQ = qLen;
+    if (length > longestKv) longestKv = length;
+    if (kvCapacity > maskKvLen) maskKvLen = kvCapacity;
   }
-  return { sequences: Object.freeze(sequences), ...longest, ragged: qEnds !== null };
+  Object.freeze(sequences);
+  return { sequences, qLen: longestQ, kvLen: longestKv, maskKvLen, ragged: qEnds !== null };
 }
 
 function badLength(caller: string, b: number, length: number, kvLen: number): OptionError {

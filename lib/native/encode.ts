@@ -86,10 +86,16 @@ const SEQUENCE_ENCODERS: readonly (readonly [
 export const PROBLEM_FIELDS: readonly string[] = PROBLEM_ENCODERS.map(([name]) => name);
 export const SEQUENCE_FIELDS: readonly string[] = SEQUENCE_ENCODERS.map(([name]) => name);
 
-/** The problem as one flat array: the scalars, then the fields of each sequence. */
+let wire = new Float64Array(0);
+
+/**
+ * The problem as one flat array: the scalars, then the fields of each sequence. Good until the next one is encoded: the
+ * addon copies it, and to allocate one costs more than to fill it.
+ */
 export function encodeProblem(call: Call): Float64Array {
   const { sequences } = call.problem;
-  const wire = new Float64Array(PROBLEM_ENCODERS.length + sequences.length * SEQUENCE_ENCODERS.length);
+  const length = PROBLEM_ENCODERS.length + sequences.length * SEQUENCE_ENCODERS.length;
+  if (wire.length !== length) wire = new Float64Array(length);
   let i = 0;
   for (const [, read] of PROBLEM_ENCODERS) wire[i++] = read(call);
   for (let index = 0; index < sequences.length; index++) {
