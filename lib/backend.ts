@@ -51,6 +51,13 @@ export interface CacheStorage {
   attend(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void;
   /** append, then attend, in one crossing; `problem` describes the cache as it is after the append. */
   step(k: Tensor, v: Tensor, problem: AttentionProblem, out: Tensor, lse: Tensor | null): void;
+  /**
+   * Does the last `step` again, on tensors of the same dtypes, shapes and strides in other memory, their last query at the
+   * last token. q, k, v and out may have the rank that the caller gave them. False, with nothing changed, where only `step`
+   * can do or refuse it: that one had more operands, the memory is gone, full, or shared by q and out, or
+   * this storage repeats nothing.
+   */
+  repeatStep(q: Tensor, k: Tensor, v: Tensor, out: Tensor): boolean;
   attendAsync(
     problem: AttentionProblem,
     out: Tensor,

@@ -3,7 +3,7 @@ import { DTypeError, ShapeError } from './errors.ts';
 import {
   ATTENTION_OPTIONS,
   type AttentionOptions,
-  CACHE_OPTIONS,
+  type CacheAttentionOptions,
   checkOptions,
   readBoolean,
   readCount,
@@ -55,45 +55,46 @@ export function describeAttention(
   return assemble(
     checkOperands(caller, asTensor(caller, 'q', q), asTensor(caller, 'k', k), asTensor(caller, 'v', v)),
     checked,
+    false,
   );
 }
 
 /**
- * As {@link describeAttention}, for keys and values that a KVCache holds: `k` and `v` of the problem are null.
+ * As {@link describeAttention}, for keys and values that a KVCache holds: `k` and `v` of the problem are null, and
+ * `causal` is true where it is not given.
  *
  * @param keys what the cache holds, as seen by this call
- * @param names as there; the options that describe k and v are not among them
+ * @param options as readCacheOptions gives them
  */
 export function describeCacheAttention(
   caller: string,
   q: TensorLike,
   keys: KeyValueShape,
-  options?: AttentionOptions | null,
-  names: readonly string[] = CACHE_OPTIONS,
+  options: CacheAttentionOptions,
 ): AttentionProblem {
-  const checked = checkOptions(caller, 'options', options, names);
-  return assemble(checkQuery(caller, asTensor(caller, 'q', q), keys), checked);
+  return assemble(checkQuery(caller, asTensor(caller, 'q', q), keys), options, true);
 }
 
-function assemble(operands: Operands, options: AttentionOptions): AttentionProblem {
+function assemble(operands: Operands, options: AttentionOptions, causalByDefault: boolean): AttentionProblem {
   const { caller, rank, q, k, v, keys } = operands;
   // Each property is read once: a getter must not answer the check and the use differently.
   const { scale, causal, queryOffset, window, kvLengths, mask, bias, alibiSlopes, softcap, sinks } = options;
   const { cuSeqlensQ, cuSeqlensK, precision, returnLse, out, threads, backend } = options;
   const { numKvHeads, headDim, valueDim } = keys;
   const numHeads = q.shape[1];
-  const layout = describeSequences(
+  const { sequences, qLen, kvLen, maskKvLen, ragged } = describeSequences(
     { caller, rank, batch: q.shape[0], qLen: q.shape[2], kvLen: keys.kvLen },
     { queryOffset, kvLengths, cuSeqlensQ, cuSeqlensK },
   );
-  const { sequences } = layout;
   const { windowLeft, windowRight, sinkTokens } = readWindow(
     caller,
     window,
-    readBoolean(caller, 'causal', causal, false),
+    readBoolean(caller, 'causal', causal, causalByDefault),
   );
-  const target = { caller, numHeads, ...layout };
-  const lseShape = rank === 3 ? q.shape.slice(1, 3) : q.shape.slice(0, 3);
+  // Written out, here and below: to spread an object, or to slice a frozen list, costs more than all else of a small call.
+  const target = { caller, numHeads, sequences, qLen, kvLen, maskKvLen, ragged };
+  const rows = q.shape[2];
+  const lseShape = rank === 3 ? [numHeads, rows] : [q.shape[0], numHeads, rows];
   const problem: AttentionProblem = {
     numSequences: sequences.length,
     numHeads,
@@ -101,8 +102,8 @@ function assemble(operands: Operands, options: AttentionOptions): AttentionProbl
     groupSize: numHeads / numKvHeads,
     headDim,
     valueDim,
-    qLen: layout.qLen,
-    kvLen: layout.kvLen,
+    qLen,
+    kvLen,
     q,
     k,
     v,
@@ -153,7 +154,7 @@ function checkOperands(caller: string, q: Tensor, k: Tensor, v: Tensor): Operand
   if (rank === 4 && (k.shape[0] !== q.shape[0] || v.shape[0] !== q.shape[0])) {
     throw new ShapeError(`${caller}: q, k and v must have the same batch size; ${shapes(q, k, v)}`);
   }
-  checkHeads(caller, q, k.shape[axis + 1], `k ${formatShape(k.shape)}`);
+  checkHeads(caller, q, k.shape[axis + 1], () => `k ${formatShape(k.shape)}`);
   checkReadable(caller, 'q', q);
   checkReadable(caller, 'k', k);
   checkReadable(caller, 'v', v);
@@ -172,7 +173,7 @@ function checkOperands(caller: string, q: Tensor, k: Tensor, v: Tensor): Operand
 /** q of a call on a cache. */
 function checkQuery(caller: string, q: Tensor, keys: KeyValueShape): Operands {
   const { batch, numKvHeads, headDim } = keys;
-  const cache = `the cache has batch ${batch}, numKvHeads ${numKvHeads}, headDim ${headDim}`;
+  const cache = (): string => `the cache has batch ${batch}, numKvHeads ${numKvHeads}, headDim ${headDim}`;
   const rank = q.rank;
   if (rank !== 3 && rank !== 4) {
     throw new ShapeError(
@@ -185,10 +186,10 @@ function checkQuery(caller: string, q: Tensor, keys: KeyValueShape): Operands {
     );
   }
   if (q.shape[rank - 1] !== headDim) {
-    throw new ShapeError(`${caller}: q.headDim must equal that of the cache; ${shapes(q)}, ${cache}`);
+    throw new ShapeError(`${caller}: q.headDim must equal that of the cache; ${shapes(q)}, ${cache()}`);
   }
   if ((rank === 3 ? 1 : q.shape[0]) !== batch) {
-    throw new ShapeError(`${caller}: q must have the batch size of the cache; ${shapes(q)}, ${cache}`);
+    throw new ShapeError(`${caller}: q must have the batch size of the cache; ${shapes(q)}, ${cache()}`);
   }
   checkHeads(caller, q, numKvHeads, cache);
   checkReadable(caller, 'q', q);
@@ -196,12 +197,12 @@ function checkQuery(caller: string, q: Tensor, keys: KeyValueShape): Operands {
 }
 
 /** Numbers of heads that go together, and a headDim that has a scale. Zero-length batch, length and valueDim are legal. */
-function checkHeads(caller: string, q: Tensor, numKvHeads: number, keys: string): void {
+function checkHeads(caller: string, q: Tensor, numKvHeads: number, keys: () => string): void {
   const numHeads = q.shape[q.rank - 3];
   if (numHeads === 0 || numKvHeads === 0 || numHeads % numKvHeads !== 0) {
     throw new ShapeError(
       `${caller}: q.numHeads must be a positive multiple of k.numKvHeads; ${numHeads} and ${numKvHeads}: ` +
-        `${shapes(q)}, ${keys}; the heads axis is the third from the last (use .transpose(1, 2) for [B, L, H, D])`,
+        `${shapes(q)}, ${keys()}; the heads axis is the third from the last (use .transpose(1, 2) for [B, L, H, D])`,
     );
   }
   if (q.shape[q.rank - 1] === 0) {

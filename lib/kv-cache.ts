@@ -1,13 +1,21 @@
 import { type AttentionResult, makeResults, type Results, readSignal } from './attention.ts';
 import { type BackendChoice, type CacheLayout, type CacheStorage, selectBackend } from './backend.ts';
+import { readTokens, type Tokens } from './cache-tokens.ts';
 import { describeCacheAttention } from './describe-attention.ts';
 import { checkDType, type DType, isFloatDType } from './dtype.ts';
-import { CapacityError, DisposedError, DTypeError, OptionError, ShapeError } from './errors.ts';
-import { type AttentionOptions, CACHE_OPTIONS, checkOptions, readCount, readWord } from './options.ts';
+import { DisposedError, DTypeError, OptionError } from './errors.ts';
+import {
+  CACHE_OPTIONS,
+  type CacheAttentionOptions,
+  checkOptions,
+  readCacheOptions,
+  readCount,
+  readWord,
+} from './options.ts';
 import type { AttentionProblem } from './problem.ts';
-import { lastAxisContiguous, type Tensor } from './tensor.ts';
-import { formatShape } from './tensor-layout.ts';
-import { asTensor, type TensorLike } from './tensor-like.ts';
+import { StepSignature } from './step-signature.ts';
+import type { Tensor } from './tensor.ts';
+import type { TensorLike } from './tensor-like.ts';
 
 /** What fixes a {@link KVCache}. */
 export interface KVCacheOptions {
@@ -26,8 +34,7 @@ export interface KVCacheOptions {
   readonly backend?: BackendChoice | null;
 }
 
-/** Options of attention over a cache: those of `attention` that do not describe k and v. `causal` defaults to true. */
-export type CacheAttentionOptions = Omit<AttentionOptions, 'kvLengths' | 'cuSeqlensQ' | 'cuSeqlensK'>;
+export type { CacheAttentionOptions };
 
 /** The same, for the asynchronous forms. */
 export type CacheAttentionAsyncOptions = CacheAttentionOptions & { readonly signal?: AbortSignal | null };
@@ -53,6 +60,8 @@ export class KVCache {
   readonly #backendName: 'native' | 'reference';
   readonly #storage: CacheStorage;
   #length = 0;
+  /** Of the last step that was validated, where one like it can be repeated. */
+  #signature: StepSignature | null = null;
   #busy = false;
   #disposed = false;
 
@@ -91,7 +100,10 @@ export class KVCache {
    * @throws ShapeError, DTypeError; CapacityError, and nothing is appended, beyond `maxLength` or out of memory
    */
   append(k: TensorLike, v: TensorLike): this {
-    const tokens = this.#readTokens('KVCache.append', k, v);
+    this.#checkUsable('KVCache.append');
+    const before = this.#length;
+    const tokens = readTokens('KVCache.append', this.#layout, before, k, v);
+    this.#checkUnchanged('KVCache.append', before);
     this.#storage.append(tokens.k, tokens.v);
     this.#length += tokens.count;
     return this;
@@ -106,7 +118,8 @@ export class KVCache {
   attend(q: TensorLike, options: CacheAttentionOptions & { readonly returnLse: true }): AttentionResult;
   attend(q: TensorLike, options?: CacheAttentionOptions | null): Tensor;
   attend(q: TensorLike, options?: CacheAttentionOptions | null): Tensor | AttentionResult {
-    const { problem, results } = this.#describe('KVCache.attend', q, options, this.#length, CACHE_OPTIONS);
+    const given = this.#readOptions('KVCache.attend', options, CACHE_OPTIONS);
+    const { problem, results } = this.#describe('KVCache.attend', q, given, this.#length, 0);
     this.#storage.attend(problem, results.out, results.lse);
     return results.value;
   }
@@ -131,11 +144,16 @@ export class KVCache {
     v: TensorLike,
     options?: CacheAttentionOptions | null,
   ): Tensor | AttentionResult {
-    const tokens = this.#readTokens('KVCache.step', k, v);
-    const length = this.#length + tokens.count;
-    const { problem, results } = this.#describe('KVCache.step', q, options, length, CACHE_OPTIONS);
+    const given = this.#readOptions('KVCache.step', options, CACHE_OPTIONS);
+    const place = this.#signature === null ? null : this.#signature.outOf(q, k, v, given);
+    if (place !== null && this.#repeatStep(q as Tensor, k as Tensor, v as Tensor, place)) return place;
+    const before = this.#length;
+    const tokens = readTokens('KVCache.step', this.#layout, before, k, v);
+    const { problem, results } = this.#describe('KVCache.step', q, given, before, tokens.count);
+    this.#signature = null;
     this.#storage.step(tokens.k, tokens.v, problem, results.out, results.lse);
-    this.#length = length;
+    this.#length = before + tokens.count;
+    if (tokens.areStored) this.#signature = StepSignature.of(q, k, v, results.value, given);
     return results.value;
   }
 
@@ -149,7 +167,8 @@ export class KVCache {
     q: TensorLike,
     options?: CacheAttentionAsyncOptions | null,
   ): Promise<Tensor | AttentionResult> {
-    return this.#attendLater('KVCache.attendAsync', q, options, null);
+    const given = this.#readOptions('KVCache.attendAsync', options, ASYNC_CACHE_OPTIONS);
+    return this.#attendLater('KVCache.attendAsync', q, given, options?.signal, this.#length, null);
   }
 
   /** {@link KVCache.step} off the event loop; when it fails or is aborted, nothing stays appended. */
@@ -171,7 +190,10 @@ export class KVCache {
     v: TensorLike,
     options?: CacheAttentionAsyncOptions | null,
   ): Promise<Tensor | AttentionResult> {
-    return this.#attendLater('KVCache.stepAsync', q, options, this.#readTokens('KVCache.stepAsync', k, v));
+    const given = this.#readOptions('KVCache.stepAsync', options, ASYNC_CACHE_OPTIONS);
+    const before = this.#length;
+    const tokens = readTokens('KVCache.stepAsync', this.#layout, before, k, v);
+    return this.#attendLater('KVCache.stepAsync', q, given, options?.signal, before, tokens);
   }
 
   /**
@@ -222,48 +244,72 @@ export class KVCache {
     }
   }
 
+  /** That the cache still is `length` tokens long: while arguments are read their getters run, and may use it. */
+  #checkUnchanged(caller: string, length: number): void {
+    this.#checkUsable(caller);
+    if (this.#length === length) return;
+    throw new OptionError(
+      `${caller}: a getter of an argument changed the cache from ${length} to ${this.#length} tokens while it was read; ` +
+        'read it before the call',
+    );
+  }
+
+  #readOptions(
+    caller: string,
+    options: CacheAttentionOptions | null | undefined,
+    names: readonly string[],
+  ): CacheAttentionOptions {
+    this.#checkUsable(caller);
+    return readCacheOptions(caller, options, names);
+  }
+
+  /** A step with the signature of the last one. False, and nothing has changed, where it must be done in full. */
+  #repeatStep(q: Tensor, k: Tensor, v: Tensor, out: Tensor): boolean {
+    const length = this.#length + k.shape[k.shape.length - 2];
+    if (this.#disposed || this.#busy || length > this.#layout.maxLength) return false;
+    if (!this.#storage.repeatStep(q, k, v, out)) return false;
+    this.#length = length;
+    return true;
+  }
+
+  /** A call on the cache once `count` tokens have joined the `length` that it held when the arguments were read. */
   #describe(
     caller: string,
     q: TensorLike,
-    options: CacheAttentionOptions | null | undefined,
-    kvLen: number,
-    names: readonly string[],
+    options: CacheAttentionOptions,
+    length: number,
+    count: number,
   ): { problem: AttentionProblem; results: Results } {
-    this.#checkUsable(caller);
-    const given = checkOptions(caller, 'options', options, names);
-    const keys = { ...this.#layout, kvLen };
-    const problem = describeCacheAttention(
-      caller,
-      q,
-      keys,
-      { ...given, causal: given.causal ?? true },
-      names,
-    );
+    const { batch, numKvHeads, headDim, valueDim } = this.#layout;
+    const keys = { batch, numKvHeads, kvLen: length + count, headDim, valueDim };
+    const problem = describeCacheAttention(caller, q, keys, options);
     if (problem.backend !== 'auto' && problem.backend !== this.#backendName) {
       throw new OptionError(
         `${caller}: this cache belongs to the ${this.#backendName} backend, not '${problem.backend}'; ` +
           'choose the backend when the cache is made',
       );
     }
+    this.#checkUnchanged(caller, length);
     return { problem, results: makeResults(problem) };
   }
 
   async #attendLater(
     caller: string,
     q: TensorLike,
-    options: CacheAttentionAsyncOptions | null | undefined,
+    options: CacheAttentionOptions,
+    signalOption: unknown,
+    before: number,
     tokens: Tokens | null,
   ): Promise<Tensor | AttentionResult> {
-    const before = this.#length;
-    const length = before + (tokens?.count ?? 0);
-    const { problem, results } = this.#describe(caller, q, options, length, ASYNC_CACHE_OPTIONS);
-    const signal = readSignal(caller, options?.signal);
+    const count = tokens?.count ?? 0;
+    const { problem, results } = this.#describe(caller, q, options, before, count);
+    const signal = readSignal(caller, signalOption);
     signal?.throwIfAborted();
     if (tokens !== null) this.#storage.append(tokens.k, tokens.v);
     this.#busy = true;
     try {
       await this.#storage.attendAsync(problem, results.out, results.lse, signal);
-      if (!this.#disposed) this.#length = length;
+      if (!this.#disposed) this.#length = before + count;
     } catch (error) {
       this.#storage.truncate(before);
       throw error;
@@ -273,58 +319,6 @@ export class KVCache {
     }
     return results.value;
   }
-
-  /** k and v of an append, checked, rank 4 and in the dtype of the cache. */
-  #readTokens(caller: string, kLike: TensorLike, vLike: TensorLike): Tokens {
-    this.#checkUsable(caller);
-    const k = asTensor(caller, 'k', kLike);
-    const v = asTensor(caller, 'v', vLike);
-    const { batch, numKvHeads, headDim, valueDim, dtype, maxLength } = this.#layout;
-    const shaped = (x: Tensor, dim: number): boolean => {
-      const axis = x.rank - 4;
-      const batchFits = x.rank === 3 ? batch === 1 : x.rank === 4 && x.shape[0] === batch;
-      return batchFits && x.shape[axis + 1] === numKvHeads && x.shape[axis + 3] === dim;
-    };
-    if (!shaped(k, headDim) || !shaped(v, valueDim) || k.shape[k.rank - 2] !== v.shape[v.rank - 2]) {
-      throw new ShapeError(
-        `${caller}: k must be [${batch}, ${numKvHeads}, T, ${headDim}] and v [${batch}, ${numKvHeads}, T, ${valueDim}]; ` +
-          `k ${formatShape(k.shape)}, v ${formatShape(v.shape)}`,
-      );
-    }
-    for (const [name, x] of [['k', k] as const, ['v', v] as const]) {
-      if (!isFloatDType(x.dtype)) {
-        throw new DTypeError(
-          `${caller}: ${name} must be float32, float16 or bfloat16; got ${x.dtype}; convert with .to('float32')`,
-        );
-      }
-      if (!lastAxisContiguous(x)) {
-        throw new ShapeError(
-          `${caller}: the last axis of ${name} must be contiguous; ${name} ${formatShape(x.shape)} with strides ` +
-            `${formatShape(x.strides)}; pass ${name}.contiguous()`,
-        );
-      }
-    }
-    const count = k.shape[k.rank - 2];
-    if (this.#length + count > maxLength) {
-      throw new CapacityError(
-        `${caller}: ${count} more tokens beside the ${this.#length} that are cached exceed maxLength ${maxLength}; ` +
-          'truncate the cache or make one with a larger maxLength; nothing was appended',
-      );
-    }
-    return { k: stored(k, dtype), v: stored(v, dtype), count };
-  }
-}
-
-/** Rows to append: rank 4, in the dtype of the cache. */
-interface Tokens {
-  readonly k: Tensor;
-  readonly v: Tensor;
-  readonly count: number;
-}
-
-function stored(x: Tensor, dtype: DType): Tensor {
-  const converted = x.dtype === dtype ? x : x.to(dtype);
-  return converted.rank === 4 ? converted : converted.unsqueeze(0);
 }
 
 function readLayout(options: KVCacheOptions): CacheLayout {

@@ -90,7 +90,7 @@ export const CACHE_OPTIONS: readonly string[] = ATTENTION_OPTIONS.filter(
   (name) => !DESCRIBES_KEYS.includes(name),
 );
 
-const WINDOW_OPTIONS = ['left', 'right', 'sinkTokens'] as const;
+const WINDOW_OPTIONS = ['left', 'right', 'sinkTokens'] as const satisfies readonly (keyof AttentionWindow)[];
 const NO_OPTIONS: object = Object.freeze({});
 
 /**
@@ -112,6 +112,37 @@ export function checkOptions<T extends object>(
     if (!names.includes(name)) throw unknownOption(caller, what, name, names);
   }
   return options;
+}
+
+/** Options of attention over a cache: those of `attention` that do not describe k and v. `causal` defaults to true. */
+export type CacheAttentionOptions = Omit<AttentionOptions, 'kvLengths' | 'cuSeqlensQ' | 'cuSeqlensK'>;
+
+/**
+ * Options of attention over a KVCache as they stand at one moment: names checked, each property (of the window too) read
+ * once. So a getter, or whoever writes to the object later, cannot answer two questions differently.
+ */
+export function readCacheOptions(
+  caller: string,
+  options: CacheAttentionOptions | null | undefined,
+  names: readonly string[],
+): CacheAttentionOptions {
+  const given = checkOptions(caller, 'options', options, names);
+  return {
+    scale: given.scale,
+    causal: given.causal,
+    queryOffset: given.queryOffset,
+    window: readSides(caller, given.window),
+    mask: given.mask,
+    bias: given.bias,
+    alibiSlopes: given.alibiSlopes,
+    softcap: given.softcap,
+    sinks: given.sinks,
+    precision: given.precision,
+    returnLse: given.returnLse,
+    out: given.out,
+    threads: given.threads,
+    backend: given.backend,
+  };
 }
 
 function isPlainObject(value: unknown): boolean {
@@ -194,9 +225,9 @@ export interface ResolvedWindow {
 const OPEN: ResolvedWindow = { windowLeft: Infinity, windowRight: Infinity, sinkTokens: 0 };
 const CAUSAL: ResolvedWindow = { windowLeft: Infinity, windowRight: 0, sinkTokens: 0 };
 
-/** The window with causality folded into its right side. */
-export function readWindow(caller: string, window: unknown, causal: boolean): ResolvedWindow {
-  if (window === undefined || window === null) return causal ? CAUSAL : OPEN;
+/** A copy of the window, its properties read once; null where none is given. */
+function readSides(caller: string, window: unknown): AttentionWindow | null {
+  if (window === undefined || window === null) return null;
   if (typeof window === 'number') {
     throw new OptionError(
       `${caller}: window must be { left?, right?, sinkTokens? }; got ${window}; ` +
@@ -204,11 +235,18 @@ export function readWindow(caller: string, window: unknown, causal: boolean): Re
     );
   }
   const { left, right, sinkTokens } = checkOptions<AttentionWindow>(caller, 'window', window, WINDOW_OPTIONS);
-  const windowRight = readSide(caller, 'window.right', right);
+  return { left, right, sinkTokens };
+}
+
+/** The window with causality folded into its right side. */
+export function readWindow(caller: string, window: unknown, causal: boolean): ResolvedWindow {
+  const sides = readSides(caller, window);
+  if (sides === null) return causal ? CAUSAL : OPEN;
+  const windowRight = readSide(caller, 'window.right', sides.right);
   return {
-    windowLeft: readSide(caller, 'window.left', left),
+    windowLeft: readSide(caller, 'window.left', sides.left),
     windowRight: causal ? Math.min(windowRight, 0) : windowRight,
-    sinkTokens: readCount(caller, 'window.sinkTokens', sinkTokens, 0, 0),
+    sinkTokens: readCount(caller, 'window.sinkTokens', sides.sinkTokens, 0, 0),
   };
 }
 

@@ -66,6 +66,7 @@ export interface NativeCache {
     problem: Float64Array,
     ...operands: Operands
   ): Status;
+  repeater(): RepeatStep;
   attendAsync(
     problem: Float64Array,
     ...operandsAndFlag: [...Operands, cancelFlag: Int32Array]
@@ -78,3 +79,19 @@ export interface NativeCache {
   capacity(): number;
   byteLength(): number;
 }
+
+/**
+ * Does the last step of a cache again, with other memory; the offsets count elements. False, with nothing changed, where
+ * that step had more operands, where the memory does not hold the tensors, where q and out share some, or where the
+ * cache has no room.
+ */
+export type RepeatStep = (
+  q: TensorData,
+  k: TensorData,
+  v: TensorData,
+  out: TensorData,
+  qOffset: number,
+  kOffset: number,
+  vOffset: number,
+  outOffset: number,
+) => boolean;

@@ -2,7 +2,7 @@ import type { CacheLayout, CacheStorage } from '../backend.ts';
 import { CapacityError } from '../errors.ts';
 import type { AttentionProblem } from '../problem.ts';
 import { Tensor } from '../tensor.ts';
-import type { Addon, NativeCache } from './addon.ts';
+import type { Addon, NativeCache, RepeatStep } from './addon.ts';
 import { checkStatus, guard, operandsOf, steadyOperandsOf, withCancelFlag } from './call.ts';
 import { dtypeCode, encodeProblem } from './encode.ts';
 
@@ -10,6 +10,7 @@ import { dtypeCode, encodeProblem } from './encode.ts';
 export class NativeCacheStorage implements CacheStorage {
   readonly #layout: CacheLayout;
   readonly #cache: NativeCache;
+  readonly #repeat: RepeatStep;
 
   constructor(addon: Addon, layout: CacheLayout) {
     const { batch, numKvHeads, headDim, valueDim, dtype, maxLength } = layout;
@@ -27,6 +28,7 @@ export class NativeCacheStorage implements CacheStorage {
         { cause: error },
       );
     }
+    this.#repeat = this.#cache.repeater();
   }
 
   get length(): number {
@@ -56,6 +58,11 @@ export class NativeCacheStorage implements CacheStorage {
       this.#cache.step(appendLayout(k, v), k.data, v.data, encodeProblem(call), ...operandsOf(call)),
     );
     if (status === 2) throw this.#full(k.shape[2]);
+  }
+
+  repeatStep(q: Tensor, k: Tensor, v: Tensor, out: Tensor): boolean {
+    const repeat = this.#repeat;
+    return repeat(q.data, k.data, v.data, out.data, q.offset, k.offset, v.offset, out.offset);
   }
 
   async attendAsync(
@@ -100,17 +107,17 @@ export class NativeCacheStorage implements CacheStorage {
   }
 }
 
-/** tokens, then offset and batch, head, row strides of k and of v, as the addon's append reads them. */
+const layoutOfAppend = new Float64Array(9);
+
+/** tokens, then offset and batch, head, row strides of k and of v, as the addon's append reads them. Good until the next. */
 function appendLayout(k: Tensor, v: Tensor): Float64Array {
-  return Float64Array.of(
-    k.shape[2],
-    k.offset,
-    k.strides[0],
-    k.strides[1],
-    k.strides[2],
-    v.offset,
-    v.strides[0],
-    v.strides[1],
-    v.strides[2],
-  );
+  const layout = layoutOfAppend;
+  layout[0] = k.shape[2];
+  layout[1] = k.offset;
+  layout[5] = v.offset;
+  for (let axis = 0; axis < 3; axis++) {
+    layout[2 + axis] = k.strides[axis];
+    layout[6 + axis] = v.strides[axis];
+  }
+  return layout;
 }

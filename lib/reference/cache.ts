@@ -55,6 +55,10 @@ class ReferenceCache implements CacheStorage {
     }
   }
 
+  repeatStep(): boolean {
+    return false;
+  }
+
   attendAsync(
     problem: AttentionProblem,
     out: Tensor,

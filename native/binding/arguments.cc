@@ -27,23 +27,6 @@ struct WireProblem {
 // JavaScript's Infinity marks an open bound; everything else is a whole number below 2^53.
 int64_t whole(double x) { return x >= static_cast<double>(kOpen) ? kOpen : static_cast<int64_t>(x); }
 
-int64_t dtypeBytes(DType dtype) { return dtype == kFloat32 ? 4 : 2; }
-
-// The smallest and largest element index of a strided block, relative to its start.
-struct Reach {
-  int64_t low = 0, high = 0;
-  void add(int64_t count, int64_t stride) {
-    const int64_t last = (count - 1) * stride;
-    low += minimum(last, 0);
-    high += maximum(last, 0);
-  }
-};
-
-// heads x rows x row elements, at the given strides, starting at offset, all within the span?
-bool fits(const Span& span, int64_t bytes, int64_t offset, Reach reach) {
-  return span.given && span.elementBytes == bytes && offset + reach.low >= 0 && offset + reach.high < span.length;
-}
-
 Reach reachOf(int64_t heads, int64_t headStride, int64_t rows, int64_t rowStride, int64_t width, int64_t step) {
   Reach reach;
   reach.add(heads, headStride);
@@ -64,10 +47,9 @@ bool failExtent(Napi::Env env, const char* name, const Span& span) {
 
 Span Span::from(Napi::Env env, napi_value value) {
   Span span;
-  bool isTypedArray = false;
-  if (napi_is_typedarray(env, value, &isTypedArray) != napi_ok || !isTypedArray) return span;
   napi_typedarray_type type;
   size_t length = 0;
+  // Refuses what is no typed array.
   if (napi_get_typedarray_info(env, value, &type, &length, &span.data, nullptr, nullptr) != napi_ok) return span;
   span.given = true;
   span.length = static_cast<int64_t>(length);
@@ -140,36 +122,36 @@ bool DecodedProblem::decode(Napi::Env env, const Span& fields) {
 
 bool DecodedProblem::attach(Napi::Env env, const TensorSpans& spans) {
   Problem& p = problem;
-  const int64_t qBytes = dtypeBytes(p.qDType), kvBytes = dtypeBytes(p.kvDType);
+  const int64_t qBytes = bytesOf(p.qDType), kvBytes = bytesOf(p.kvDType);
   for (const Sequence& s : sequences) {
     if (s.qLen == 0) continue;
     const auto rows = [&](int64_t headStride, int64_t rowStride, int64_t width) {
       return reachOf(p.numHeads, headStride, s.qLen, rowStride, width, 1);
     };
-    if (!fits(spans.q, qBytes, s.qOffset, rows(p.qHeadStride, p.qRowStride, p.headDim))) {
+    if (!rows(p.qHeadStride, p.qRowStride, p.headDim).isWithin(spans.q, qBytes, s.qOffset)) {
       return failExtent(env, "q", spans.q);
     }
-    if (p.valueDim > 0 && !fits(spans.out, qBytes, s.outOffset, rows(p.outHeadStride, p.outRowStride, p.valueDim))) {
+    if (p.valueDim > 0 && !rows(p.outHeadStride, p.outRowStride, p.valueDim).isWithin(spans.out, qBytes, s.outOffset)) {
       return failExtent(env, "out", spans.out);
     }
-    if (spans.lse.given && !fits(spans.lse, 4, s.lseOffset, rows(p.lseHeadStride, p.lseRowStride, 1))) {
+    if (spans.lse.given && !rows(p.lseHeadStride, p.lseRowStride, 1).isWithin(spans.lse, 4, s.lseOffset)) {
       return failExtent(env, "lse", spans.lse);
     }
     if (spans.alibiSlopes.given &&
-        !fits(spans.alibiSlopes, 4, s.alibiOffset, reachOf(p.numHeads, p.alibiHeadStride, 1, 0, 1, 0))) {
+        !reachOf(p.numHeads, p.alibiHeadStride, 1, 0, 1, 0).isWithin(spans.alibiSlopes, 4, s.alibiOffset)) {
       return failExtent(env, "alibiSlopes", spans.alibiSlopes);
     }
     if (s.kvLen == 0) continue;
     const Reach kReach = reachOf(p.numKvHeads, p.kHeadStride, s.kvLen, p.kRowStride, p.headDim, 1);
-    if (spans.k.given && !fits(spans.k, kvBytes, s.kOffset, kReach)) return failExtent(env, "k", spans.k);
+    if (spans.k.given && !kReach.isWithin(spans.k, kvBytes, s.kOffset)) return failExtent(env, "k", spans.k);
     const Reach vReach = reachOf(p.numKvHeads, p.vHeadStride, s.kvLen, p.vRowStride, maximum(p.valueDim, 1), 1);
-    if (spans.v.given && p.valueDim > 0 && !fits(spans.v, kvBytes, s.vOffset, vReach)) {
+    if (spans.v.given && p.valueDim > 0 && !vReach.isWithin(spans.v, kvBytes, s.vOffset)) {
       return failExtent(env, "v", spans.v);
     }
     const Reach maskReach = reachOf(p.numHeads, p.maskHeadStride, s.qLen, p.maskRowStride, s.kvLen, p.maskKeyStride);
-    if (spans.mask.given && !fits(spans.mask, 1, s.maskOffset, maskReach)) return failExtent(env, "mask", spans.mask);
+    if (spans.mask.given && !maskReach.isWithin(spans.mask, 1, s.maskOffset)) return failExtent(env, "mask", spans.mask);
     const Reach biasReach = reachOf(p.numHeads, p.biasHeadStride, s.qLen, p.biasRowStride, s.kvLen, p.biasKeyStride);
-    if (spans.bias.given && !fits(spans.bias, dtypeBytes(p.biasDType), s.biasOffset, biasReach)) {
+    if (spans.bias.given && !biasReach.isWithin(spans.bias, bytesOf(p.biasDType), s.biasOffset)) {
       return failExtent(env, "bias", spans.bias);
     }
   }

@@ -20,6 +20,22 @@ struct Span {
   static Span from(Napi::Env env, napi_value value);
 };
 
+// How far a strided block of elements reaches from its first one.
+struct Reach {
+  int64_t low = 0, high = 0;
+  void add(int64_t count, int64_t stride) {  // an axis, of at least one element
+    const int64_t last = (count - 1) * stride;
+    (last < 0 ? low : high) += last;
+  }
+  // Whether all of it lies in the span when its first element is at `offset`.
+  bool isWithin(const Span& span, int64_t elementBytes, int64_t offset) const {
+    return span.given && span.elementBytes == elementBytes && offset < span.length && offset + low >= 0 &&
+           offset + high < span.length;
+  }
+};
+
+inline int64_t bytesOf(DType dtype) { return dtype == kFloat32 ? 4 : 2; }
+
 // The typed arrays of one call, in the order they cross.
 struct TensorSpans {
   Span q, k, v, out, lse, mask, bias, alibiSlopes, sinks;

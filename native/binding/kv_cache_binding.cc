@@ -7,21 +7,15 @@
 namespace sdpa {
 namespace {
 
-int64_t elementBytesOf(DType dtype) { return dtype == kFloat32 ? 4 : 2; }
-
-// A strided source of rows, from four numbers (offset and batch, head, row strides in elements) and its memory.
-bool readSource(const Span& span, const double* layout, const int64_t extents[3], int64_t dim, int64_t bytes,
-                KvSource* source) {
-  int64_t low = static_cast<int64_t>(layout[0]), high = low;
-  for (int axis = 0; axis < 3; ++axis) {
-    const int64_t last = (extents[axis] - 1) * static_cast<int64_t>(layout[axis + 1]);
-    (last < 0 ? low : high) += last;
-  }
-  if (!span.given || span.elementBytes != bytes || low < 0 || high + dim > span.length) return false;
-  source->data = static_cast<const char*>(span.data) + static_cast<int64_t>(layout[0]) * bytes;
-  source->batchStrideBytes = static_cast<int64_t>(layout[1]) * bytes;
-  source->headStrideBytes = static_cast<int64_t>(layout[2]) * bytes;
-  source->rowStrideBytes = static_cast<int64_t>(layout[3]) * bytes;
+// The layout of an append: tokens, then four numbers of k and four of v. False where it is malformed.
+bool readLayout(const Span& span, TokenLayout* layout) {
+  const double* values = static_cast<const double*>(span.data);
+  if (span.elementBytes != 8 || span.length != 9 || values[0] < 0) return false;
+  const auto rows = [&](int i) {
+    return TokenRows{static_cast<int64_t>(values[i]), static_cast<int64_t>(values[i + 1]),
+                     static_cast<int64_t>(values[i + 2]), static_cast<int64_t>(values[i + 3])};
+  };
+  *layout = {static_cast<int64_t>(values[0]), rows(1), rows(5)};
   return true;
 }
 
@@ -31,6 +25,7 @@ Napi::Function KvCacheBinding::define(Napi::Env env) {
   return DefineClass(env, "KvCache",
                      {InstanceMethod("append", &KvCacheBinding::append), InstanceMethod("attend", &KvCacheBinding::attend),
                       InstanceMethod("step", &KvCacheBinding::step),
+                      InstanceMethod("repeater", &KvCacheBinding::repeater),
                       InstanceMethod("attendAsync", &KvCacheBinding::attendAsync),
                       InstanceMethod("truncate", &KvCacheBinding::truncate),
                       InstanceMethod("copyRows", &KvCacheBinding::copyRows),
@@ -52,7 +47,7 @@ KvCacheBinding::KvCacheBinding(const Napi::CallbackInfo& info) : Napi::ObjectWra
   config.numKvHeads = static_cast<int64_t>(values[1]);
   config.headDim = static_cast<int64_t>(values[2]);
   config.valueDim = static_cast<int64_t>(values[3]);
-  config.elementBytes = elementBytesOf(dtype_);
+  config.elementBytes = bytesOf(dtype_);
   config.maxLength = static_cast<int64_t>(values[5]);
   if (!memory_.reserve(config)) {
     Napi::RangeError::New(info.Env(), "no address space for the cache").ThrowAsJavaScriptException();
@@ -73,24 +68,25 @@ void KvCacheBinding::reportMemory(Napi::Env env) {
   reportedBytes_ += change;
 }
 
-bool KvCacheBinding::appendRows(const Napi::CallbackInfo& info) {
-  const Span layout = Span::from(info.Env(), info[0]);
-  const double* values = static_cast<const double*>(layout.data);
-  if (layout.elementBytes != 8 || layout.length != 9 || values[0] < 0) return false;
-  const int64_t tokens = static_cast<int64_t>(values[0]);
+bool KvCacheBinding::appendRows(const Napi::CallbackInfo& info, TokenLayout* layout) {
+  if (!readLayout(Span::from(info.Env(), info[0]), layout)) return false;
+  const int64_t tokens = layout->tokens;
   if (tokens == 0) return true;
   const KvCacheConfig& config = memory_.config();
-  const int64_t extents[3] = {config.batch, config.numKvHeads, tokens};
   KvSource k, v;
-  if (!readSource(Span::from(info.Env(), info[1]), values + 1, extents, config.headDim, config.elementBytes, &k) ||
-      !readSource(Span::from(info.Env(), info[2]), values + 5, extents, config.valueDim, config.elementBytes, &v)) {
+  if (!layout->k.find(Span::from(info.Env(), info[1]), config, tokens, config.headDim, &k) ||
+      !layout->v.find(Span::from(info.Env(), info[2]), config, tokens, config.valueDim, &v)) {
     Napi::RangeError::New(info.Env(), "the memory of k or v does not hold the tensor that was described (was its "
                                       "buffer detached or transferred?)")
         .ThrowAsJavaScriptException();
     return false;
   }
+  return appendSources(info.Env(), k, v, tokens);
+}
+
+bool KvCacheBinding::appendSources(Napi::Env env, const KvSource& k, const KvSource& v, int64_t tokens) {
   const bool done = memory_.append(k, v, tokens);
-  if (done) reportMemory(info.Env());
+  if (done) reportMemory(env);
   return done;
 }
 
@@ -109,6 +105,13 @@ bool KvCacheBinding::readProblem(const Napi::CallbackInfo& info, size_t first, D
     return false;
   }
   if (!decoded.attach(env, spans)) return false;
+  pointAtCache(decoded);
+  return true;
+}
+
+void KvCacheBinding::pointAtCache(DecodedProblem& decoded) {
+  const KvCacheConfig& config = memory_.config();
+  Problem& problem = decoded.problem;
   const int64_t bytes = config.elementBytes;
   problem.kvDType = dtype_;
   problem.k = memory_.kRow(0, 0);
@@ -121,11 +124,11 @@ bool KvCacheBinding::readProblem(const Napi::CallbackInfo& info, size_t first, D
     decoded.sequences[static_cast<size_t>(b)].kOffset = b * config.numKvHeads * problem.kHeadStride;
     decoded.sequences[static_cast<size_t>(b)].vOffset = b * config.numKvHeads * problem.vHeadStride;
   }
-  return true;
 }
 
 Napi::Value KvCacheBinding::append(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), appendRows(info));
+  TokenLayout layout;
+  return Napi::Boolean::New(info.Env(), appendRows(info, &layout));
 }
 
 Napi::Value KvCacheBinding::attend(const Napi::CallbackInfo& info) {
@@ -136,15 +139,58 @@ Napi::Value KvCacheBinding::attend(const Napi::CallbackInfo& info) {
 
 Napi::Value KvCacheBinding::step(const Napi::CallbackInfo& info) {
   const int64_t before = memory_.length();
-  if (!appendRows(info)) return statusValue(info.Env(), RunStatus::kOutOfMemory);
+  TokenLayout layout;
+  if (!appendRows(info, &layout)) return statusValue(info.Env(), RunStatus::kOutOfMemory);
   DecodedProblem decoded;
   if (!readProblem(info, 3, decoded)) {
     memory_.truncate(before);
     return info.Env().Undefined();
   }
   const RunStatus status = runAttention(decoded.problem);
-  if (status != RunStatus::kDone) memory_.truncate(before);
+  if (status == RunStatus::kDone) {
+    repeated_.keep(std::move(decoded), layout);
+  } else {
+    memory_.truncate(before);
+  }
   return statusValue(info.Env(), status);
+}
+
+bool KvCacheBinding::repeat(Napi::Env env, const Span (&spans)[4], const int64_t (&offsets)[4]) {
+  if (repeated_.tokens() == 0 || !repeated_.moveTo(spans, offsets, memory_.config())) return false;
+  const int64_t before = memory_.length();
+  if (!appendSources(env, repeated_.k(), repeated_.v(), repeated_.tokens())) return false;
+  DecodedProblem& decoded = repeated_.over(memory_.length());
+  pointAtCache(decoded);
+  if (runAttention(decoded.problem) == RunStatus::kDone) return true;
+  memory_.truncate(before);
+  return false;
+}
+
+// Not a method, and not wrapped: to find the C++ object of a JavaScript one takes 60 ns, and node-addon-api allocates where
+// a call has more than six arguments.
+Napi::Value KvCacheBinding::repeater(const Napi::CallbackInfo& info) {
+  napi_value function = nullptr;
+  if (napi_create_function(info.Env(), "repeatStep", NAPI_AUTO_LENGTH, repeatStep, this, &function) != napi_ok ||
+      napi_set_named_property(info.Env(), function, "cache", info.This()) != napi_ok) {  // which it must not outlive
+    return info.Env().Undefined();
+  }
+  return Napi::Value(info.Env(), function);
+}
+
+napi_value KvCacheBinding::repeatStep(napi_env env, napi_callback_info info) {
+  size_t count = 8;
+  napi_value values[8], done = nullptr;
+  void* cache = nullptr;
+  bool repeated = false;
+  if (napi_get_cb_info(env, info, &count, values, nullptr, &cache) == napi_ok && count == 8) {
+    const Span spans[4] = {Span::from(env, values[0]), Span::from(env, values[1]), Span::from(env, values[2]),
+                           Span::from(env, values[3])};
+    int64_t offsets[4] = {-1, -1, -1, -1};
+    for (int i = 0; i < 4; ++i) napi_get_value_int64(env, values[4 + i], &offsets[i]);
+    repeated = static_cast<KvCacheBinding*>(cache)->repeat(env, spans, offsets);
+  }
+  napi_get_boolean(env, repeated, &done);
+  return done;
 }
 
 Napi::Value KvCacheBinding::attendAsync(const Napi::CallbackInfo& info) {

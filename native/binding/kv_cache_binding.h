@@ -2,6 +2,7 @@
 #pragma once
 
 #include "binding/attention_binding.h"
+#include "binding/repeated_step.h"
 #include "runtime/kv_cache.h"
 
 namespace sdpa {
@@ -21,6 +22,10 @@ class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
   Napi::Value attend(const Napi::CallbackInfo& info);
   // step(layout, k, v, problem, operands) -> status; 2, with nothing appended, where there is no room
   Napi::Value step(const Napi::CallbackInfo& info);
+  // repeater() -> function(q, k, v, out, and the element of each where its tensor begins): does the last step again, with
+  // this memory -> whether it did; nothing has changed where it did not
+  Napi::Value repeater(const Napi::CallbackInfo& info);
+  static napi_value repeatStep(napi_env env, napi_callback_info info);
   // attendAsync(problem, operands, cancelFlag) -> Promise<status>
   Napi::Value attendAsync(const Napi::CallbackInfo& info);
   Napi::Value truncate(const Napi::CallbackInfo& info);
@@ -31,13 +36,17 @@ class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
   Napi::Value capacity(const Napi::CallbackInfo& info);
   Napi::Value byteLength(const Napi::CallbackInfo& info);
 
-  bool appendRows(const Napi::CallbackInfo& info);
+  bool appendRows(const Napi::CallbackInfo& info, TokenLayout* layout);
+  bool appendSources(Napi::Env env, const KvSource& k, const KvSource& v, int64_t tokens);
+  bool repeat(Napi::Env env, const Span (&spans)[4], const int64_t (&offsets)[4]);
   // Decodes the problem whose arguments begin at `first`, and points its keys and values at this cache.
   bool readProblem(const Napi::CallbackInfo& info, size_t first, DecodedProblem& decoded);
+  void pointAtCache(DecodedProblem& decoded);
   // Tells V8 what the cache holds outside its heap.
   void reportMemory(Napi::Env env);
 
   KvCacheMemory memory_;
+  RepeatedStep repeated_;
   DType dtype_ = kFloat32;
   int64_t reportedBytes_ = 0;
 };

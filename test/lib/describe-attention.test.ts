@@ -4,6 +4,7 @@ import { describeAttention, describeCacheAttention } from '../../lib/describe-at
 import type { DType } from '../../lib/dtype.ts';
 import type { ErrorCode } from '../../lib/errors.ts';
 import type { AttentionOptions } from '../../lib/options.ts';
+import { CACHE_OPTIONS, type CacheAttentionOptions, readCacheOptions } from '../../lib/options.ts';
 import { Tensor } from '../../lib/tensor.ts';
 
 const randn = (shape: readonly number[], dtype: DType = 'float32'): Tensor =>
@@ -168,40 +169,32 @@ describe('describeAttention resolves every default', () => {
 
 describe('describeCacheAttention', () => {
   const keys = { batch: 2, numKvHeads: 2, kvLen: 7, headDim: 8, valueDim: 6 };
+  const describeOver = (caller: string, query: Tensor, options?: CacheAttentionOptions) =>
+    describeCacheAttention(caller, query, keys, readCacheOptions(caller, options, CACHE_OPTIONS));
 
   test('gives the problem of attention, without k and v', () => {
     const options = { causal: true, softcap: 2, sinks: [1, 2, 3, 4] };
     const { k: _k, v: _v, ...want } = describeAttention('test', q, k, v, options);
-    expect(describeCacheAttention('test', q, keys, options)).toEqual({ ...want, k: null, v: null });
+    expect(describeOver('test', q, options)).toEqual({ ...want, k: null, v: null });
   });
 
   test.each<[string, () => unknown, ErrorCode, string]>([
     [
       'options that describe k and v',
-      () => describeCacheAttention('KVCache.attend', q, keys, { kvLengths: [1, 2] }),
+      () => describeOver('KVCache.attend', q, { kvLengths: [1, 2] } as object),
       'ERR_OPTION',
       "'kvLengths' does not apply",
     ],
-    ['another headDim', () => describeCacheAttention('KVCache.attend', v, keys), 'ERR_SHAPE', 'headDim 8'],
-    [
-      'another batch',
-      () => describeCacheAttention('KVCache.attend', randn([1, 4, 5, 8]), keys),
-      'ERR_SHAPE',
-      'batch 2',
-    ],
+    ['another headDim', () => describeOver('KVCache.attend', v), 'ERR_SHAPE', 'headDim 8'],
+    ['another batch', () => describeOver('KVCache.attend', randn([1, 4, 5, 8])), 'ERR_SHAPE', 'batch 2'],
     [
       'no multiple of the heads',
-      () => describeCacheAttention('KVCache.attend', randn([2, 3, 5, 8]), keys),
+      () => describeOver('KVCache.attend', randn([2, 3, 5, 8])),
       'ERR_SHAPE',
       'multiple',
     ],
-    ['rank 2', () => describeCacheAttention('KVCache.attend', randn([5, 8]), keys), 'ERR_SHAPE', 'rank 4'],
-    [
-      'an integer q',
-      () => describeCacheAttention('KVCache.attend', zeros([2, 4, 5, 8], 'int8'), keys),
-      'ERR_DTYPE',
-      'int8',
-    ],
+    ['rank 2', () => describeOver('KVCache.attend', randn([5, 8])), 'ERR_SHAPE', 'rank 4'],
+    ['an integer q', () => describeOver('KVCache.attend', zeros([2, 4, 5, 8], 'int8')), 'ERR_DTYPE', 'int8'],
   ])('refuses %s', (_, call, code, shown) => {
     expect(call).toThrow(
       expect.objectContaining({ code, message: expect.stringMatching(/^KVCache.attend: /) }),
