@@ -1,4 +1,4 @@
-// Runs the suites named on the command line, or all: node bench/run.mjs [ladder] [prefill] [decode] [errors] [memory]
+// Runs the suites named on the command line, or all: node bench/run.mjs [ladder] [prefill] [decode] [step] [errors] [memory]
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { backendInfo } from '../dist/index.js';
@@ -14,7 +14,7 @@ if (process.platform === 'linux' && process.env.GLIBC_TUNABLES === undefined) {
   process.exit(status ?? 1);
 }
 
-const SUITES = ['ladder', 'prefill', 'decode', 'errors', 'memory'];
+const SUITES = ['ladder', 'prefill', 'decode', 'step', 'errors', 'memory'];
 
 const chosen = process.argv.length > 2 ? process.argv.slice(2) : SUITES;
 const unknown = chosen.find((name) => !SUITES.includes(name));
