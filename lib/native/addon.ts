@@ -50,6 +50,8 @@ export interface Addon {
 
   /** FLOPs done by `iterations` rounds of independent FMA chains on each of `threads` threads; the caller times it. */
   fmaProbe(iterations: number, threads: number): number;
+  /** As fmaProbe for products of bfloat16 tiles, on random data; 0 where the ISA in use has none. */
+  tileProbe(iterations: number, threads: number): number;
   /** Sums a buffer on `threads` threads; the caller times it. */
   readProbe(data: Float32Array, threads: number): number;
 }

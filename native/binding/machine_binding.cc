@@ -1,5 +1,7 @@
 #include "binding/machine_binding.h"
 
+#include <string.h>
+
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -55,27 +57,56 @@ Napi::Value availableCoreCount(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), ThreadPool::availableCores());
 }
 
-// fmaProbe(iterations, threads) -> FLOPs done by all threads together; the caller times it
-Napi::Value fmaProbe(const Napi::CallbackInfo& info) {
+// Runs a probe on each of `threads` threads; returns the FLOPs done by all together.
+template <class Run>
+Napi::Value sumOfProbes(const Napi::CallbackInfo& info, Run run) {
   struct Probe {
     int64_t iterations;
+    Run run;
     std::vector<double> flops;
     std::vector<float> sinks;
   };
   const int threads = std::max(1, info[1].ToNumber().Int32Value());
-  Probe probe{info[0].ToNumber().Int64Value(), std::vector<double>(static_cast<size_t>(threads)),
+  Probe probe{info[0].ToNumber().Int64Value(), run, std::vector<double>(static_cast<size_t>(threads)),
               std::vector<float>(static_cast<size_t>(threads))};
   ThreadPool::shared().parallelFor(
       threads,
       [](void* context, int64_t task, int) {
         Probe& p = *static_cast<Probe*>(context);
         const size_t i = static_cast<size_t>(task);
-        p.flops[i] = activeKernels().fmaProbe(p.iterations, &p.sinks[i]);
+        p.flops[i] = p.run(p.iterations, &p.sinks[i]);
       },
       &probe, {threads, nullptr});
   double total = 0;
   for (double flops : probe.flops) total += flops;
   return Napi::Number::New(info.Env(), total);
+}
+
+// fmaProbe(iterations, threads) -> FLOPs done by all threads together; the caller times it
+Napi::Value fmaProbe(const Napi::CallbackInfo& info) { return sumOfProbes(info, activeKernels().fmaProbe); }
+
+// The operands of tileProbe: bfloat16, uniform in +-1, none of them 0: processors run faster on zeros than on noise.
+struct alignas(64) RandomTiles {
+  uint16_t data[1024];
+
+  RandomTiles() {
+    uint32_t state = 1;
+    for (uint16_t& element : data) {
+      state = state * 1664525u + 1013904223u;  // Numerical Recipes, 7.1
+      const float x = (static_cast<float>(state >> 9) + 0.5f) * 0x1p-22f - 1.0f;
+      uint32_t bits;
+      memcpy(&bits, &x, sizeof bits);
+      element = static_cast<uint16_t>(bits >> 16);
+    }
+  }
+};
+
+// tileProbe(iterations, threads) -> FLOPs done by all threads together, 0 where the ISA in use has no tiles
+Napi::Value tileProbe(const Napi::CallbackInfo& info) {
+  static const RandomTiles tiles;
+  const auto probe = activeKernels().tileProbe;
+  if (!probe) return Napi::Number::New(info.Env(), 0);
+  return sumOfProbes(info, [probe](int64_t iterations, float* sink) { return probe(iterations, tiles.data, sink); });
 }
 
 // readProbe(array, threads) -> a sum, so that the reads happen; the caller times it
@@ -116,6 +147,7 @@ void exportMachine(Napi::Env env, Napi::Object exports) {
   exports.Set("setNumThreads", Napi::Function::New(env, setNumThreads, "setNumThreads"));
   exports.Set("availableCores", Napi::Function::New(env, availableCoreCount, "availableCores"));
   exports.Set("fmaProbe", Napi::Function::New(env, fmaProbe, "fmaProbe"));
+  exports.Set("tileProbe", Napi::Function::New(env, tileProbe, "tileProbe"));
   exports.Set("readProbe", Napi::Function::New(env, readProbe, "readProbe"));
 }
 

@@ -129,11 +129,22 @@ TEST(dispatch_findsWhatTheMachineHas) {
   CHECK_EQ(std::string(sdpa::activeKernels().isa), std::string("portable"));
 }
 
+void checkTileProbe(const sdpa::KernelTable& kernels) {
+  const GuardedBuffer<uint16_t> tiles(1024);  // exactly what the probe may read
+  for (uint16_t& element : tiles) element = 0x3f00;  // 0.5
+  float sink = -1.0f;
+  const double flops = kernels.tileProbe(10, tiles.data(), &sink);
+  CHECK(flops > kernels.fmaProbe(10, &sink));
+  CHECK_EQ(kernels.tileProbe(20, tiles.data(), &sink), 2 * flops);
+  CHECK(isfinite(sink) && sink != -1.0f);
+}
+
 TEST(probes_countWhatTheyDo) {
   for (const Isa& isa : isas()) {
     float sink = -1.0f;
     CHECK(isa.kernels.fmaProbe(10, &sink) >= 10.0 * 2 * isa.vec.width);
     CHECK(isfinite(sink) && sink != -1.0f);
+    if (isa.kernels.tileProbe) checkTileProbe(isa.kernels);
     const GuardedBuffer<float> ones(4096);
     for (float& x : ones) x = 1.0f;
     CHECK(isa.kernels.readProbe(ones.data(), ones.size()) >= 4096.0f / static_cast<float>(isa.vec.width));
