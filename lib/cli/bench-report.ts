@@ -40,7 +40,7 @@ export function formatReport(report: BenchReport, isTerminal: boolean): string {
   return `${lines.join('\n')}\n`;
 }
 
-function formatHeader({ layers, numLinearLayers, machine, dtype, rows }: BenchReport): string[] {
+function formatHeader({ layers, numLinearLayers, machine, rows, ...report }: BenchReport): string[] {
   const shapes = layers.map(describeGroup);
   if (numLinearLayers > 0) shapes.push(`${numLinearLayers} linear (no attention; not timed)`);
   const ceilings = [
@@ -48,6 +48,11 @@ function formatHeader({ layers, numLinearLayers, machine, dtype, rows }: BenchRe
       'FMA',
       'GFLOP/s',
       rows.map((row) => row.fmaCeiling),
+    ),
+    describeCeiling(
+      'products of bfloat16 tiles',
+      'GFLOP/s',
+      rows.map((row) => row.tileCeiling),
     ),
     describeCeiling(
       'read',
@@ -60,7 +65,7 @@ function formatHeader({ layers, numLinearLayers, machine, dtype, rows }: BenchRe
     ['', ''],
     [
       ['layers', shapes.join('; ')],
-      ['backend', `${machine.backend}, ${machine.isa}, ${threads}, ${dtype}; ${machine.cpu}`],
+      ['backend', `${machine.backend}, ${machine.isa}, ${threads}, ${describeType(report)}; ${machine.cpu}`],
       [
         'ceilings',
         ceilings.length === 0
@@ -73,6 +78,11 @@ function formatHeader({ layers, numLinearLayers, machine, dtype, rows }: BenchRe
   return lines;
 }
 
+/** 'bfloat16'; 'float32, precision high' where it is not the highest. */
+function describeType({ dtype, precision }: Pick<BenchReport, 'dtype' | 'precision'>): string {
+  return dtype === 'float32' && precision !== 'highest' ? `${dtype}, precision ${precision}` : dtype;
+}
+
 function describeCeiling(name: string, unit: string, values: readonly (number | null)[]): string | null {
   const known = values.filter((value) => value !== null);
   return known.length === 0 ? null : `${name} ${formatNumber(median(known))} ${unit}`;
@@ -83,8 +93,9 @@ function describeGroup({ count, name, shape, decodeShape }: LayerGroup): string 
   return `${count} ${name} (${formatHeads(shape)}${decoded})`;
 }
 
-function formatRows({ rows }: BenchReport): string[] {
-  const head = ['layer', 'phase', 'context', 'ms', 'tokens/s', 'GFLOP/s', 'of FMA', 'K+V GB/s', 'of read'];
+function formatRows({ rows, productUnit }: BenchReport): string[] {
+  const share = productUnit === 'tile' ? 'of tiles' : 'of FMA';
+  const head = ['layer', 'phase', 'context', 'ms', 'tokens/s', 'GFLOP/s', share, 'K+V GB/s', 'of read'];
   return formatTable(
     head,
     rows.map((row) => [
@@ -94,7 +105,7 @@ function formatRows({ rows }: BenchReport): string[] {
       formatNumber(row.milliseconds),
       formatNumber(row.tokensPerSecond),
       formatNumber(row.gflopsPerSecond),
-      formatShare(row.fmaShare),
+      formatShare(row.tileShare ?? row.fmaShare),
       formatNumber(row.gigabytesPerSecond),
       formatShare(row.readShare),
     ]),

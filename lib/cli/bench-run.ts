@@ -4,8 +4,9 @@ import { bytesPerElement, type DType } from '../dtype.ts';
 import { alibiSlopes } from '../modules/alibi.ts';
 import type { ModelDescription } from '../modules/describe-model.ts';
 import { loadAddon } from '../native/loader.ts';
+import type { AttentionProblem } from '../problem.ts';
 import { Tensor } from '../tensor.ts';
-import { Ceilings, coldBytes } from './ceilings.ts';
+import { Ceilings, coldBytes, type ProductUnit } from './ceilings.ts';
 import { UsageError } from './command.ts';
 import { type Comparison, compareWithReference } from './compare-backends.ts';
 import { type Budget, measure } from './measure.ts';
@@ -29,6 +30,7 @@ export interface BenchRequest {
   /** Whether contexts may be left out that would take long: the user has not named them. */
   readonly leaveOutSlow: boolean;
   readonly dtype: DType;
+  readonly precision: AttentionProblem['precision'];
   /** null: as many as there are. */
   readonly threads: number | null;
 }
@@ -43,9 +45,12 @@ export interface BenchRow {
   readonly tokensPerSecond: number;
   readonly flops: number;
   readonly gflopsPerSecond: number;
-  /** Of prefill: the FMA ceiling in GFLOP/s, and the share reached. */
+  /** Of prefill: the FMA ceiling in GFLOP/s, and the share reached; null where the ceiling is that of tiles. */
   readonly fmaCeiling: number | null;
   readonly fmaShare: number | null;
+  /** Of prefill in bfloat16 products on an ISA with tiles: their ceiling in GFLOP/s, and the share reached. */
+  readonly tileCeiling: number | null;
+  readonly tileShare: number | null;
   /** Of decode: bytes of k and v read a step, GB/s, the ceiling of a plain read of as many bytes, the share reached. */
   readonly cachedBytes: number | null;
   readonly gigabytesPerSecond: number | null;
@@ -66,6 +71,9 @@ export interface BenchReport {
   readonly name: string;
   readonly modelType: string;
   readonly dtype: DType;
+  readonly precision: AttentionProblem['precision'];
+  /** What the share of prefill speaks of; null where no ceiling was measured. */
+  readonly productUnit: ProductUnit | null;
   readonly machine: BackendInfo;
   readonly layers: readonly LayerGroup[];
   readonly numLinearLayers: number;
@@ -82,7 +90,7 @@ const MAX_PREFILL_SECONDS = 5;
 
 /** Runs every phase at every context on one layer of each kind. */
 export async function runBench(request: BenchRequest, progress: ProgressBar): Promise<BenchReport> {
-  const { model, contexts, dtype } = request;
+  const { model, contexts, dtype, precision } = request;
   const machine = backendInfo();
   const { groups, numLinear } = groupLayers(model);
   if (groups.length === 0)
@@ -91,6 +99,8 @@ export async function runBench(request: BenchRequest, progress: ProgressBar): Pr
   const notes = model.causal
     ? []
     : ['the model is not causal: there is no decoding, and no prefill in chunks'];
+  if (dtype !== 'float32' && precision !== 'highest')
+    notes.push(`precision ${precision} is of float32 only: ${dtype} has its own`);
   checkMemory(groups, contexts, dtype);
 
   const bench = new Bench(request, machine);
@@ -113,11 +123,13 @@ export async function runBench(request: BenchRequest, progress: ProgressBar): Pr
   progress.show(total - 1, total, 'native against reference');
   const main = groups.find((group) => group.window === Infinity) ?? groups[0];
   const reference =
-    machine.backend === 'native' ? await compareWithReference(main, bench.scores(main), dtype) : [];
+    machine.backend === 'native' ? await compareWithReference(main, bench.scores(main), request) : [];
   return {
     name: request.name,
     modelType: model.modelType,
     dtype,
+    precision,
+    productUnit: bench.productUnit,
     machine,
     layers: groups,
     numLinearLayers: numLinear,
@@ -130,6 +142,7 @@ export async function runBench(request: BenchRequest, progress: ProgressBar): Pr
 
 class Bench {
   readonly rows: BenchRow[] = [];
+  readonly productUnit: ProductUnit | null;
   readonly #request: BenchRequest;
   readonly #ceilings: Ceilings | null;
   readonly #decodeRows = new Map<string, BenchRow>();
@@ -139,6 +152,7 @@ class Bench {
     this.#request = request;
     this.#ceilings =
       machine.backend === 'native' && !(addon instanceof Error) ? new Ceilings(addon, machine.threads) : null;
+    this.productUnit = this.#ceilings?.unitOf(request) ?? null;
   }
 
   /** Seconds that prefilling one layer of each kind should take, by the last prefill; 0 before the first. */
@@ -171,9 +185,15 @@ class Bench {
   }
 
   #workload(group: LayerGroup, phase: Phase, context: number): Workload {
-    const { model, dtype } = this.#request;
+    const { model, dtype, precision } = this.#request;
     const shape = phase === 'decode' ? group.decodeShape : group.shape;
-    return { phase, shape, context, causal: model.causal, window: group.window, dtype };
+    return { phase, shape, context, causal: model.causal, window: group.window, dtype, precision };
+  }
+
+  #ceilingOf(unit: ProductUnit | 'read' | null, bytes: number): ((seconds: number) => number) | null {
+    const ceilings = this.#ceilings;
+    if (ceilings === null || unit === null) return null;
+    return unit === 'read' ? () => ceilings.read(bytes) : (seconds) => ceilings.products(unit, seconds);
   }
 
   async #measure(group: LayerGroup, phase: Phase, context: number): Promise<BenchRow> {
@@ -185,16 +205,18 @@ class Bench {
     const prepared = prepare(workload, options);
     try {
       prepared.check();
-      const ceilings = this.#ceilings;
-      const fma = ceilings && ((seconds: number) => ceilings.fma(seconds));
-      const read = ceilings && (() => ceilings.read(bytes));
+      const unit = isDecode ? 'read' : this.productUnit;
       const { seconds, share, ceiling, samples } = await measure(
         prepared,
         isDecode ? bytes : flops,
-        isDecode ? read : fma,
+        this.#ceilingOf(unit, bytes),
         BUDGET,
       );
-      const scaled = ceiling === null ? null : ceiling / 1e9;
+      const reached = (other: ProductUnit | 'read') =>
+        other === unit && ceiling !== null
+          ? { ceiling: ceiling / 1e9, share }
+          : { ceiling: null, share: null };
+      const [fma, tile, read] = [reached('FMA'), reached('tile'), reached('read')];
       return {
         layer: group.name,
         phase,
@@ -204,12 +226,14 @@ class Bench {
         tokensPerSecond: tokensOf(workload) / seconds,
         flops,
         gflopsPerSecond: flops / seconds / 1e9,
-        fmaCeiling: isDecode ? null : scaled,
-        fmaShare: isDecode ? null : share,
+        fmaCeiling: fma.ceiling,
+        fmaShare: fma.share,
+        tileCeiling: tile.ceiling,
+        tileShare: tile.share,
         cachedBytes: isDecode ? bytes : null,
         gigabytesPerSecond: isDecode ? bytes / seconds / 1e9 : null,
-        readCeiling: isDecode ? scaled : null,
-        readShare: isDecode ? share : null,
+        readCeiling: read.ceiling,
+        readShare: read.share,
       };
     } finally {
       prepared.dispose();

@@ -19,16 +19,20 @@ const MAX_THREADS = 1024;
 /** `node-sdpa bench`: prefill against decode for the attention of one model. */
 export const bench: Command = {
   summary: "prefill against decode for a model's attention, on this machine",
-  help: `node-sdpa bench [--model NAME | --config FILE] [--context N,N] [--dtype NAME] [--threads N] [--json FILE]
+  help: `node-sdpa bench [--model NAME | --config FILE] [--context N,N] [--dtype NAME] [--precision NAME] [--threads N]
+                [--json FILE]
 
 Times the attention layers of a model on random data: the whole prompt at once (prefill), the prompt in chunks through
 a KVCache (chunked), and one more token against a cache of N tokens (decode). Every result is checked against the
-float64 oracle first. The ceilings of this machine are measured between the runs.
+float64 oracle first. The ceilings of this machine are measured between the runs: of prefill, its fused multiply-adds
+('of FMA'), or, where it has instructions for bfloat16 and the products are of that type, those ('of tiles'); of decode,
+a plain read of as many bytes ('of read').
 
   --model NAME     one of the models below; default ${DEFAULT_MODEL}
   --config FILE    the config.json of a model in the layout of Hugging Face transformers
   --context N,N    context lengths in tokens; default ${DEFAULT_CONTEXTS.join(',')}, those left out that would take long
-  --dtype NAME     float32 (default), float16 or bfloat16, where the backend has it
+  --dtype NAME     float32 (default), float16 or bfloat16: of q, k, v, out and the cache
+  --precision NAME highest (default), high or medium: how exactly float32 is multiplied, where less is faster
   --threads N      threads that compute; default: all that this process may use
   --json FILE      writes the figures as JSON too; '-': to stdout, in place of the tables
 
@@ -61,18 +65,21 @@ function readRequest(argv: readonly string[]): { request: BenchRequest; jsonFile
     config: 'value',
     context: 'value',
     dtype: 'value',
+    precision: 'value',
     threads: 'value',
     json: 'value',
   });
   const threads = given.get('threads');
   const jsonFile = given.get('json') ?? null;
   const dtype = readDType(given.get('dtype') ?? 'float32');
+  const precision = readPrecision(given.get('precision') ?? 'highest');
   const { name, model } = readModel(given.get('model'), given.get('config'));
   const request = {
     name,
     model,
     ...readContexts(given.get('context'), model.maxPosition),
     dtype,
+    precision,
     threads: threads === undefined ? null : readCount('threads', threads, MAX_THREADS),
   };
   if (jsonFile !== null && jsonFile !== '-') checkWritable(jsonFile);
@@ -125,6 +132,11 @@ function readContexts(
 function readDType(name: string): DType {
   if (isDType(name) && isFloatDType(name)) return name;
   throw new UsageError(`--dtype must be float32, float16 or bfloat16; got '${name}'`);
+}
+
+function readPrecision(name: string): BenchRequest['precision'] {
+  if (name === 'highest' || name === 'high' || name === 'medium') return name;
+  throw new UsageError(`--precision must be highest, high or medium; got '${name}'`);
 }
 
 /** Tells before the long run what would fail after it. */

@@ -1,4 +1,3 @@
-import type { DType } from '../dtype.ts';
 import { measure, timeOf } from './measure.ts';
 import { prepare, type ScoreOptions } from './prepare.ts';
 import { type LayerGroup, type Phase, usefulFlops, type Workload } from './workloads.ts';
@@ -23,7 +22,7 @@ const MAX_CONTEXT = { prefill: 512, decode: 8192 };
 export async function compareWithReference(
   group: LayerGroup,
   scores: ScoreOptions,
-  dtype: DType,
+  { dtype, precision }: Pick<Workload, 'dtype' | 'precision'>,
 ): Promise<Comparison[]> {
   const comparisons: Comparison[] = [];
   for (const phase of ['prefill', 'decode'] as const) {
@@ -35,6 +34,7 @@ export async function compareWithReference(
       causal: true,
       window: group.window,
       dtype,
+      precision,
     });
     const first = timeReference(at(MIN_CONTEXT), scores);
     const rate = usefulFlops(at(MIN_CONTEXT)) / first;

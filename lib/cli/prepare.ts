@@ -38,7 +38,7 @@ const MAX_CACHES = 256;
 
 /** Makes inputs, outputs and caches. Results go into a tensor given as `out`, so that no allocation is timed. */
 export function prepare(workload: Workload, options: PrepareOptions = {}): Prepared {
-  const { phase, shape, context, dtype } = workload;
+  const { phase, shape, context, dtype, precision } = workload;
   const { numHeads, numKvHeads, headDim, valueDim } = shape;
   // A sliding layer keeps no more than its window.
   const kvLen = phase === 'decode' ? Math.min(context, workload.window) : context;
@@ -51,7 +51,7 @@ export function prepare(workload: Workload, options: PrepareOptions = {}): Prepa
   };
   const { backend, threads, coldBytes = 0, ...scores } = options;
   const windowed = workload.window < kvLen ? { window: { left: workload.window - 1 } } : {};
-  const attentionOptions = { ...scores, ...windowed, causal: workload.causal };
+  const attentionOptions = { ...scores, ...windowed, causal: workload.causal, precision };
   const check = () => checkSamples(inputs, attentionOptions);
   const runOptions = { ...attentionOptions, backend, threads };
   if (phase === 'prefill') return preparePrefill(inputs, runOptions, check);

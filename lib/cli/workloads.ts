@@ -1,6 +1,7 @@
 import { bytesPerElement, type DType } from '../dtype.ts';
 import type { ModelDescription } from '../modules/describe-model.ts';
 import type { LayerDescription } from '../modules/model-layers.ts';
+import type { AttentionProblem } from '../problem.ts';
 
 /** The heads of one attention layer. */
 export interface LayerShape {
@@ -25,6 +26,8 @@ export interface Workload {
   /** Tokens that a query sees, itself included; Infinity without a sliding window. */
   readonly window: number;
   readonly dtype: DType;
+  /** Of products of float32; other dtypes have their own. Default: highest. */
+  readonly precision?: AttentionProblem['precision'];
 }
 
 /** Tokens of a chunk in chunked prefill. */
@@ -111,11 +114,16 @@ export function formatHeads({ numHeads, numKvHeads, headDim, valueDim }: LayerSh
 const plain = { causal: true, window: Infinity, dtype: 'float32' } as const;
 
 /** The prefills that this project measures itself by. */
-export const prefillCases: readonly Workload[] = [
-  { ...plain, phase: 'prefill', shape: SHAPES.llama, context: 2048 },
-  { ...plain, phase: 'prefill', shape: SHAPES.qwen, context: 2048 },
-  { ...plain, phase: 'prefill', shape: SHAPES.minimind, context: 512 },
-];
+export const prefillCases: readonly Workload[] = (
+  [
+    [SHAPES.llama, 128],
+    [SHAPES.llama, 512],
+    [SHAPES.llama, 2048],
+    [SHAPES.qwen, 2048],
+    [SHAPES.minimind, 512],
+    [SHAPES.minimind, 2048],
+  ] as const
+).map(([shape, context]) => ({ ...plain, phase: 'prefill', shape, context }));
 
 /** The decode steps that this project measures itself by. */
 export const decodeCases: readonly Workload[] = [SHAPES.llama, SHAPES.qwen].flatMap((shape) =>

@@ -1,12 +1,18 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, describe, expect, test, vi } from 'vitest';
+import { Ceilings } from '../../../lib/cli/ceilings.ts';
 import { main } from '../../../lib/cli/main.ts';
+import { prepare } from '../../../lib/cli/prepare.ts';
 import { getNumThreads } from '../../../lib/index.ts';
+import type { Addon } from '../../../lib/native/addon.ts';
+import { loadAddon } from '../../../lib/native/loader.ts';
 import { VERSION } from '../../../lib/version.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'node-sdpa-cli-'));
+vi.mock('../../../lib/cli/prepare.ts', { spy: true });
+afterEach(() => vi.clearAllMocks());
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 function writeConfig(name: string, fields: object | string): string {
@@ -97,6 +103,7 @@ describe('bench refuses, in one line, writing nothing', () => {
     [['--threads', 'many'], /--threads must be a whole number/],
     [['--dtype', 'float64'], /--dtype must be float32, float16 or bfloat16; got 'float64'/],
     [['--dtype', 'int8'], /--dtype must be float32, float16 or bfloat16; got 'int8'/],
+    [['--precision', 'low'], /--precision must be highest, high or medium; got 'low'/],
     [['--json', join(folder, 'none', 'x.json')], /cannot be written: ENOENT/],
     [['--json', folder], /cannot be written: it is a directory/],
     [['more'], /unexpected argument 'more'/],
@@ -140,12 +147,52 @@ describe('bench', () => {
     expect(report.notes).toMatchObject([expect.stringMatching(/not causal/)]);
   });
 
+  test.each([
+    { dtype: 'bfloat16', precision: 'highest', byTiles: true },
+    { dtype: 'float32', precision: 'medium', byTiles: true },
+    { dtype: 'float32', precision: 'high', byTiles: false },
+    { dtype: 'float16', precision: 'highest', byTiles: false },
+  ])('--dtype $dtype --precision $precision: shares of the unit that multiplies it', async (given) => {
+    const { dtype, precision, byTiles } = given;
+    const file = join(folder, `${dtype}-${precision}.json`);
+    const argv = ['--config', tinyConfig, '--context', '300', '--dtype', dtype, '--precision', precision];
+    const probes = [vi.spyOn(Ceilings.prototype, 'fma'), vi.spyOn(Ceilings.prototype, 'tile')];
+    const { code, stdout } = await run('bench', ...argv, '--json', file);
+    expect(code).toBe(0);
+    for (const [workload] of vi.mocked(prepare).mock.calls)
+      expect(workload).toMatchObject({ dtype, precision });
+    const report = JSON.parse(readFileSync(file, 'utf8'));
+    const addon = loadAddon() as Addon;
+    const unit = byTiles && addon.tileProbe(1, 1) > 0 ? 'tile' : 'FMA';
+    expect(probes.map((probe) => probe.mock.calls.length > 0)).toEqual([unit === 'FMA', unit === 'tile']);
+    expect(report).toMatchObject({ dtype, precision, productUnit: unit });
+    for (const row of report.rows) {
+      const { phase, fmaCeiling, fmaShare, tileCeiling, tileShare } = row;
+      const is = (name: string): boolean => phase !== 'decode' && name === unit;
+      const known = [fmaCeiling, fmaShare, tileCeiling, tileShare].map((x) => x !== null);
+      expect(known).toEqual([is('FMA'), is('FMA'), is('tile'), is('tile')]);
+    }
+    expect(stdout).toContain(unit === 'tile' ? 'of tiles' : 'of FMA');
+    expect(stdout).toContain(precision === 'highest' ? `, ${dtype};` : `precision ${precision};`);
+  });
+
+  test('a precision of what is not float32 is told to mean nothing', async () => {
+    const argv = ['--config', tinyConfig, '--context', '16', '--dtype', 'float16', '--precision', 'high'];
+    const { code, stdout } = await run('bench', ...argv);
+    expect(code).toBe(0);
+    expect(stdout).toContain('precision high is of float32 only: float16 has its own');
+  });
+
   test('runs where only the reference backend serves, without ceilings', async () => {
     process.env.NODE_SDPA_BACKEND = 'reference';
     try {
       const { stdout } = await run('bench', '--config', tinyConfig, '--context', '16', '--json', '-');
       const report = JSON.parse(stdout);
-      expect(report).toMatchObject({ machine: { backend: 'reference' }, reference: [] });
+      expect(report).toMatchObject({
+        machine: { backend: 'reference' },
+        productUnit: null,
+        reference: [],
+      });
       expect(report.rows).toMatchObject([{ fmaShare: null }, { fmaShare: null }, { readShare: null }]);
     } finally {
       delete process.env.NODE_SDPA_BACKEND;

@@ -3,7 +3,7 @@ import { UsageError } from '../../../lib/cli/command.ts';
 import { checkSamples, prepare } from '../../../lib/cli/prepare.ts';
 import { randomTensor } from '../../../lib/cli/random-tensor.ts';
 import type { Phase, Workload } from '../../../lib/cli/workloads.ts';
-import { referenceAttention, Tensor } from '../../../lib/index.ts';
+import { attention, referenceAttention, Tensor } from '../../../lib/index.ts';
 
 const shape = { numHeads: 4, numKvHeads: 2, headDim: 16, valueDim: 8 };
 const phases: Phase[] = ['prefill', 'chunked', 'decode'];
@@ -34,6 +34,31 @@ describe('prepare', () => {
       prepared.dispose();
     }
   });
+});
+
+test.each(phases)('%s: every dtype and precision is right to its own measure', (phase) => {
+  for (const dtype of ['float32', 'float16', 'bfloat16'] as const) {
+    for (const precision of ['highest', 'high', 'medium'] as const) {
+      const prepared = prepare({ ...workload(phase), dtype, precision });
+      prepared.check();
+      prepared.dispose();
+    }
+  }
+});
+
+test.each(phases)('%s: the precision reaches attention', (phase) => {
+  const prepared = prepare({ ...workload(phase), precision: 'low' as never });
+  expect(() => prepared.run()).toThrow(/precision/);
+  prepared.dispose();
+});
+
+test('a result good enough for precision medium does not pass as the highest', () => {
+  const q = randomTensor([1, 4, 300, 16], 1);
+  const k = randomTensor([1, 2, 300, 16], 2);
+  const v = randomTensor([1, 2, 300, 8], 3);
+  const out = attention(q.to('bfloat16'), k.to('bfloat16'), v.to('bfloat16'), { causal: true }).to('float32');
+  checkSamples({ q, k, v, out }, { causal: true, precision: 'medium' });
+  expect(() => checkSamples({ q, k, v, out }, { causal: true })).toThrow(/result is wrong/);
 });
 
 describe('checkSamples', () => {
