@@ -1,51 +1,60 @@
-// Prefill float32, causal, one shot: share of the FMA ceiling of each ISA, on one thread and on two.
+// Prefill, causal, one shot, by dtype and precision: share of each ISA's peak of the products, on one thread and on two.
+//
+// That of float32 and float16 is FMAs; an ISA that multiplies their slices as tiles may pass it. bfloat16, and precision
+// 'medium', have the peak of tiles where there are such.
 import { Ceilings } from '../dist/cli/ceilings.js';
 import { measure, timeOf } from '../dist/cli/measure.js';
 import { prepare } from '../dist/cli/prepare.js';
 import { formatNumber, formatShare } from '../dist/cli/table.js';
 import { formatHeads, prefillCases, usefulFlops } from '../dist/cli/workloads.js';
-import { addon, isas, print, threadCounts, time, verdict, withEachIsa } from './machine.mjs';
+import { addon, print, threadCounts, time, verdict, withEachIsa } from './machine.mjs';
+import { scalingTargetOf, targetOf } from './prefill-targets.mjs';
+import { formatVariant, planVariants, printMissing } from './variants.mjs';
 
-/** Share of the ceiling of one thread, by ISA, for long prompts; short ones need 60% anywhere. */
-const LONG_TARGETS = { avx512: 0.75, avx2: 0.8 };
-const SHORT_TARGET = 0.6;
-const SCALING_TARGET = 1.9;
+const HEAD = [
+  'isa',
+  'dtype',
+  'heads',
+  'L',
+  'threads',
+  'ms',
+  'benchmark ms',
+  '+-',
+  'GFLOP/s',
+  'peak GFLOP/s',
+  'share',
+  '',
+  'x 1 thread',
+  '',
+];
 
-export default async function run() {
+export default async function run(filters) {
+  printMissing();
   const rows = [];
-  await withEachIsa(isas, async (isa) => {
-    for (const workload of prefillCases) {
-      const target = workload.context < 1024 ? SHORT_TARGET : LONG_TARGETS[isa];
-      for (const threads of threadCounts) rows.push(await runOne(isa, workload, threads, target));
+  const plan = await planVariants(filters);
+  await withEachIsa([...plan.keys()], async (isa) => {
+    for (const variant of plan.get(isa)) {
+      for (const prefillCase of prefillCases) {
+        for (const threads of threadCounts)
+          rows.push(await runOne(isa, { ...prefillCase, ...variant }, threads));
+      }
     }
   });
-  const head = [
-    'isa',
-    'heads',
-    'L',
-    'threads',
-    'ms',
-    'benchmark ms',
-    '+-',
-    'GFLOP/s',
-    'FMA GFLOP/s',
-    'of FMA',
-    '',
-    'x 1 thread',
-    '',
-  ];
-  print('Prefill, float32, causal', head, rows, 2);
+  print('Prefill, causal', HEAD, rows, 3);
 }
 
-async function runOne(isa, workload, threads, target) {
+async function runOne(isa, workload, threads) {
   const flops = usefulFlops(workload);
   const prepared = prepare(workload, { threads });
   prepared.check();
   const ceilings = new Ceilings(addon, threads);
-  const timed = await time(`prefill ${isa}`, prepared, flops, (seconds) => ceilings.fma(seconds));
+  const unit = ceilings.unitOf(workload);
+  const name = `prefill ${isa} ${formatVariant(workload)}`;
+  const timed = await time(name, prepared, flops, (seconds) => ceilings.products(unit, seconds));
   const scaling = threads > 1 ? await measureScaling(workload, prepared, flops) : null;
   return [
     isa,
+    formatVariant(workload),
     formatHeads(workload.shape),
     String(workload.context),
     String(threads),
@@ -54,11 +63,19 @@ async function runOne(isa, workload, threads, target) {
     formatShare(timed.marginOfError),
     formatNumber(flops / timed.seconds / 1e9),
     formatNumber(timed.ceiling / 1e9),
-    formatShare(timed.share),
-    verdict(timed.share, target),
+    `${formatShare(timed.share)} of ${unit}`,
+    judge(timed.share, flops / timed.seconds / 1e9 / threads, targetOf(isa, workload)),
     scaling === null ? '-' : scaling.toFixed(2),
-    scaling === null ? '' : verdict(scaling, target === SHORT_TARGET ? undefined : SCALING_TARGET, String),
+    scaling === null ? '' : verdict(scaling, scalingTargetOf(workload), String),
   ];
+}
+
+/** The verdict on the share, or on GFLOP/s of a thread where those are enough. */
+function judge(share, gigaflops, target) {
+  if (target?.gigaflops !== undefined && share < target.share && gigaflops >= target.gigaflops) {
+    return verdict(gigaflops, target.gigaflops, (x) => `${x} GFLOP/s`);
+  }
+  return verdict(share, target?.share);
 }
 
 /** How many times faster than one thread, both run in turn. */

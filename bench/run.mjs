@@ -1,6 +1,8 @@
 // Runs the suites named on the command line, or all: node bench/run.mjs [ladder] [prefill] [decode] [step] [errors] [memory]
+// Those that can be narrowed down are: node bench/run.mjs prefill errors [--isa NAME] [--dtype NAME] [--precision NAME]
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 import { backendInfo } from '../dist/index.js';
 
 // A KVCache lies in huge pages where the system gives them. So must the buffer whose plain read is the ceiling of
@@ -16,7 +18,12 @@ if (process.platform === 'linux' && process.env.GLIBC_TUNABLES === undefined) {
 
 const SUITES = ['ladder', 'prefill', 'decode', 'step', 'errors', 'memory'];
 
-const chosen = process.argv.length > 2 ? process.argv.slice(2) : SUITES;
+const filter = { type: 'string' };
+const { values: filters, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { isa: filter, dtype: filter, precision: filter },
+});
+const chosen = positionals.length > 0 ? positionals : SUITES;
 const unknown = chosen.find((name) => !SUITES.includes(name));
 if (unknown !== undefined) {
   console.error(`bench: no suite is called '${unknown}'; known are ${SUITES.join(', ')}`);
@@ -26,5 +33,7 @@ const { cpu, isas, threads, version } = backendInfo();
 console.log(`node-sdpa ${version}, Node ${process.version}; ${cpu}, ${threads} threads; ${isas.join(', ')}`);
 for (const name of chosen) {
   const { default: run } = await import(`./${name}.mjs`);
-  await run();
+  if (run.length === 0 && Object.keys(filters).length > 0)
+    console.log(`\n${name} runs whole: it takes no filters`);
+  await run(filters);
 }
