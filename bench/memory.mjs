@@ -1,11 +1,11 @@
 // Peak memory beyond inputs and outputs of long contexts, one (24,4,256) layer. Each case is a process of its own.
 import { spawnSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { randomTensor } from '../dist/cli/random-tensor.js';
 import { SHAPES } from '../dist/cli/workloads.js';
 import { attention, KVCache, Tensor } from '../dist/index.js';
 import { print } from './machine.mjs';
+import { forgetPeak, residentMiB } from './resident.mjs';
 
 const LIMIT_MIB = 64;
 const { numHeads, numKvHeads, headDim } = SHAPES.qwen;
@@ -36,22 +36,14 @@ function makeInputs(qLen, kvLen) {
   };
 }
 
-/** MiB that this process has had in memory at most (VmHWM) or has now (VmRSS), as Linux tells. */
-function resident(field) {
-  const [, kib] = new RegExp(`${field}:\\s+(\\d+) kB`).exec(readFileSync('/proc/self/status', 'utf8'));
-  return Number(kib) / 1024;
-}
-
 function runCase(name) {
   const work = CASES[name]();
   globalThis.gc();
-  // Forgets the peak of making the inputs.
-  writeFileSync('/proc/self/clear_refs', '5');
-  const before = resident('VmRSS');
+  const before = forgetPeak();
   const start = performance.now();
   work();
   const seconds = (performance.now() - start) / 1000;
-  console.log(JSON.stringify({ before, growth: resident('VmHWM') - before, seconds }));
+  console.log(JSON.stringify({ before, growth: residentMiB('VmHWM') - before, seconds }));
 }
 
 export default async function run() {

@@ -1,20 +1,10 @@
 // Runs the suites named on the command line, or all: node bench/run.mjs [ladder] [prefill] [decode] [step] [errors] [memory]
 // Those that can be narrowed down are: node bench/run.mjs prefill errors [--isa NAME] [--dtype NAME] [--precision NAME]
-import { spawnSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { backendInfo } from '../dist/index.js';
+import { arePagesChosen, restartInHugePages } from './huge-pages.mjs';
 
-// A KVCache lies in huge pages where the system gives them. So must the buffer whose plain read is the ceiling of
-// decode: in small pages it reads a sixth slower, which flatters every share. glibc does that when a process starts.
-const HUGE_PAGES = 'glibc.malloc.hugetlb=1';
-if (process.platform === 'linux' && process.env.GLIBC_TUNABLES === undefined) {
-  const { status } = spawnSync(process.execPath, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], {
-    stdio: 'inherit',
-    env: { ...process.env, GLIBC_TUNABLES: HUGE_PAGES },
-  });
-  process.exit(status ?? 1);
-}
+if (!arePagesChosen) restartInHugePages();
 
 const SUITES = ['ladder', 'prefill', 'decode', 'step', 'errors', 'memory'];
 
