@@ -140,7 +140,7 @@ function readPrecision(name: string): BenchRequest['precision'] {
 }
 
 /** Tells before the long run what would fail after it. */
-function checkWritable(file: string): void {
+export function checkWritable(file: string): void {
   try {
     if (statSync(file, { throwIfNoEntry: false })?.isDirectory()) throw new Error('it is a directory');
     accessSync(dirname(resolve(file)), constants.W_OK);
