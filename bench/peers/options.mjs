@@ -9,7 +9,7 @@ docs/peers.svg.
 npm run bench:peers -- [options]
 
   --quick      one prompt and one decode step, in under a minute; docs/ stays as it is
-  --long       a decode step against 32768 keys too (4 GiB of memory)
+  --long       a decode step against 32768 keys too (3 GiB of memory)
   --json FILE  writes all that was measured, as JSON
   --from FILE  measures nothing: writes docs/ from such a file
   --help       this
