@@ -23,6 +23,7 @@ inline KeyInterval visibleKeys(const Problem& problem, const Sequence& sequence,
   if (problem.windowRight < kOpen) end = minimum(end, maximum(0, position + problem.windowRight + 1));
   int64_t begin = 0;
   if (problem.windowLeft < kOpen) begin = minimum(end, maximum(0, position - problem.windowLeft));
+  begin = minimum(end, maximum(begin, sequence.keptBegin));
   return {begin, end, minimum(problem.sinkTokens, end)};
 }
 

@@ -66,11 +66,23 @@ struct BFloat16 {
   uint16_t bits;
 };
 
+// Rows [begin, end) of a sequence's keys and values that lie together. k and v point at row `begin` of head 0; begin
+// is a multiple of kRunAlign.
+struct KeyRun {
+  int64_t begin, end;
+  const void *k, *v;
+  int64_t kHeadStride, vHeadStride;
+};
+constexpr int64_t kRunAlign = 64;  // so that no block of a kernel's inner loop straddles two runs
+
 // One batch entry or one ragged sequence.
 struct Sequence {
 #define SDPA_DECLARE(name) int64_t name;
   SDPA_SEQUENCE_FIELDS(SDPA_DECLARE)
 #undef SDPA_DECLARE
+  const KeyRun* runs;  // in order, numRuns of them; null: all rows lie together, at k and v of the problem
+  int64_t numRuns;
+  int64_t keptBegin;   // keys of [sinkTokens, keptBegin) are gone, and nobody sees them
 };
 
 // What the kernels see: decoded fields and pointers whose extents have been checked.

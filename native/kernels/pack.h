@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../simd/half.h"
-#include "tile.h"
+#include "key_span.h"
 
 namespace sdpa {
 namespace {
@@ -38,10 +38,9 @@ inline void storeUpTo(Vec x, int64_t n, Half* out) {
 
 // One stored value; for the rare paths that go element by element.
 inline float storedValue(const Problem& problem, const Sequence& sequence, int64_t kvHead, int64_t key, int64_t d) {
-  const int64_t index = sequence.vOffset + kvHead * problem.vHeadStride + key * problem.vRowStride + d;
-  if (problem.kvDType == kFloat16) return toFloat(static_cast<const Float16*>(problem.v)[index]);
-  if (problem.kvDType == kBFloat16) return toFloat(static_cast<const BFloat16*>(problem.v)[index]);
-  return static_cast<const float*>(problem.v)[index];
+  if (problem.kvDType == kFloat16) return toFloat(spanAt<Float16>(problem, sequence, kvHead, key).v[d]);
+  if (problem.kvDType == kBFloat16) return toFloat(spanAt<BFloat16>(problem, sequence, kvHead, key).v[d]);
+  return spanAt<float>(problem, sequence, kvHead, key).v[d];
 }
 
 // out[d * outStride + r] = scale * rows[r][d] for r < width, d < depth. A null row gives zeros. width is a multiple of
@@ -62,24 +61,26 @@ inline void packTransposed(const T* const* rows, int64_t width, int64_t depth, f
   }
 }
 
-// Keys [begin, end) of a block into kPanels; begin is a multiple of kPanel, the last panel is filled with zeros.
+// Keys [begin, end) of a block into kPanels; begin is a multiple of kPanel, the last panel is filled with zeros. k is the
+// row of `begin`.
 template <class T>
 inline void packKeys(const T* k, int64_t rowStride, int64_t begin, int64_t end, int64_t headDim, float* kPanels) {
   for (int64_t j = begin; j < end; j += kPanel) {
     const T* rows[kPanel];
-    for (int i = 0; i < kPanel; ++i) rows[i] = j + i < end ? k + (j + i) * rowStride : nullptr;
+    for (int i = 0; i < kPanel; ++i) rows[i] = j + i < end ? k + (j - begin + i) * rowStride : nullptr;
     packTransposed(rows, kPanel, headDim, 1.0f, kPanels + j * headDim, kPanel);
   }
 }
 
-// Values [begin, end) of a block into vPanels (kKeyBlock keys a panel), channels filled with zeros to a whole panel.
+// Values [begin, end) of a block into vPanels (kKeyBlock keys a panel), channels filled with zeros to a whole panel. v is
+// the row of `begin`.
 // Returns whether every value is finite.
 template <class T>
 inline bool packValues(const T* v, int64_t rowStride, int64_t begin, int64_t end, int64_t valueDim, float* vPanels) {
   constexpr int W = Vec::kWidth;
   Vec poison = Vec::zero();  // 0 * x is NaN exactly where x is not finite
   for (int64_t j = begin; j < end; ++j) {
-    const T* row = v + j * rowStride;
+    const T* row = v + (j - begin) * rowStride;
     for (int64_t d = 0; d < roundUp(valueDim, kPanel); d += W) {
       const Vec x = d < valueDim ? loadUpTo(row + d, valueDim - d) : Vec::zero();
       poison = Vec::fma(x, Vec::zero(), poison);

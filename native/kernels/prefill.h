@@ -62,8 +62,13 @@ struct Float32Prefill {
 
   template <class T>
   bool packBlockOf(int64_t origin, int64_t begin, int64_t end) const {
-    packKeys(rows.keyRow<T>(origin), problem.kRowStride, begin, end, problem.headDim, kPanels);
-    return packValues(rows.valueRow<T>(origin), problem.vRowStride, begin, end, problem.valueDim, vPanels);
+    bool finite = true;
+    forEachSpan<T>(problem, rows.sequence, rows.task.kvHead, origin, begin, end,
+                   [&](const T* k, const T* v, int64_t from, int64_t to) {
+                     packKeys(k, problem.kRowStride, from, to, problem.headDim, kPanels);
+                     finite = packValues(v, problem.vRowStride, from, to, problem.valueDim, vPanels) && finite;
+                   });
+    return finite;
   }
 
   // Packs keys [begin, end), both relative to `origin`; begin is a multiple of kPanel.

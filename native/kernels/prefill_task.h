@@ -81,18 +81,6 @@ struct PrefillRows {
            index.query * problem.outRowStride;
   }
 
-  // Row `key` of K or V of this task's head; `key` counts from the sequence's first.
-  template <class T>
-  const T* keyRow(int64_t key) const {
-    return static_cast<const T*>(problem.k) + sequence.kOffset + task.kvHead * problem.kHeadStride +
-           key * problem.kRowStride;
-  }
-  template <class T>
-  const T* valueRow(int64_t key) const {
-    return static_cast<const T*>(problem.v) + sequence.vOffset + task.kvHead * problem.vHeadStride +
-           key * problem.vRowStride;
-  }
-
   // Asks for the query rows of the tile after this one.
   template <class T>
   void prefetchQuery(const QueryTile& tile) const {

@@ -60,7 +60,8 @@ constexpr int64_t tileBlockElements() {
   return 2 * kSlices * kTileElements;
 }
 
-// K: A tiles of natural rows. Keys [begin, end), begin a multiple of kTileEdge, filled with zeros to whole tiles.
+// K: A tiles of natural rows. Keys [begin, end), begin a multiple of kTileEdge, filled with zeros to whole tiles; k is
+// the row of `begin`.
 template <int kSlices, class T>
 inline void packKeyTiles(const T* k, int64_t rowStride, int64_t begin, int64_t end, int64_t headDim, uint16_t* tiles,
                          RangeCheck& range) {
@@ -69,11 +70,12 @@ inline void packKeyTiles(const T* k, int64_t rowStride, int64_t begin, int64_t e
   for (int64_t key = begin; key < roundUp(end, kTileEdge); ++key) {
     uint16_t* place = tiles + key / kTileEdge * steps * tileBlockElements<kSlices>() +
                       key % kTileEdge / 16 * (kSlices * kTileElements) + key % 16 * kTileEdge;
+    const T* source = k + (key - begin) * rowStride;
     for (int64_t step = 0; step < steps; ++step) {
       const int64_t d = step * kTileEdge;
-      const TileRow<kSlices> row = key < end ? loadRow<kSlices>(k + key * rowStride + d, headDim - d, one, range)
+      const TileRow<kSlices> row = key < end ? loadRow<kSlices>(source + d, headDim - d, one, range)
                                              : zeroRow<kSlices>();
-      prefetchRow(k + (key + kPackAhead) * rowStride + d);
+      prefetchRow(source + kPackAhead * rowStride + d);
       for (int i = 0; i < kSlices; ++i) row.slice[i].store(place + i * kTileElements);
       place += tileBlockElements<kSlices>();
     }
@@ -113,7 +115,7 @@ inline void packValueTiles(const T* v, int64_t rowStride, int64_t begin, int64_t
       Pairs low[kSlices][16], high[kSlices][16];
       for (int pair = 0; pair < 16; ++pair) {
         const int64_t even = key + 2 * pair;
-        const T* row = v + even * rowStride + d;
+        const T* row = v + (even - begin) * rowStride + d;
         const TileRow<kSlices> first =
             even < end ? loadRow<kSlices>(row, valueDim - d, one, range) : zeroRow<kSlices>();
         const TileRow<kSlices> second =

@@ -98,8 +98,11 @@ struct TilePrefill {
   template <class T>
   bool packBlockOf(int64_t origin, int64_t begin, int64_t end) const {
     RangeCheck range;
-    packKeyTiles<kSlices>(rows.keyRow<T>(origin), problem.kRowStride, begin, end, problem.headDim, k, range);
-    packValueTiles<kSlices>(rows.valueRow<T>(origin), problem.vRowStride, begin, end, problem.valueDim, v, range);
+    forEachSpan<T>(problem, rows.sequence, rows.task.kvHead, origin, begin, end,
+                   [&](const T* keys, const T* values, int64_t from, int64_t to) {
+                     packKeyTiles<kSlices>(keys, problem.kRowStride, from, to, problem.headDim, k, range);
+                     packValueTiles<kSlices>(values, problem.vRowStride, from, to, problem.valueDim, v, range);
+                   });
     return range.good();
   }
 
