@@ -22,10 +22,6 @@
 // MiB of small pages 0.5 ms. A block of 2 MiB that was filled by small appends has small pages; MADV_COLLAPSE makes
 // it a huge one (0.4 ms), and each append does this for one region at most, lest all heads stop for it at the same
 // token.
-//
-// To come, and where it attaches: a cache is a list of contiguous segments, of which there is one now. A fork shares
-// the segments of its prefix and appends to a segment of its own; a window drops whole segments, or moves the start
-// of the only one, from the front. kRow and vRow then answer for a segment; nothing in a kernel changes.
 #include "kv_cache.h"
 
 #include <string.h>
@@ -46,7 +42,6 @@ constexpr int64_t kUnknownMemoryBytes = int64_t{64} << 30;
 constexpr int64_t kMaxRangeBytes = int64_t{1} << 46;  // half of what a process has on x86-64
 constexpr int64_t kParallelBytes = int64_t{1} << 20;  // an append larger than this is worth several threads
 
-std::atomic<int64_t> numCaches{0};
 std::atomic<int64_t> totalBytes{0};
 std::atomic<int64_t> peakBytes{0};
 
@@ -61,9 +56,8 @@ int64_t roundUpTo(int64_t value, int64_t unit) { return (value + unit - 1) / uni
 
 }  // namespace
 
-KvMemoryInfo kvMemoryInfo() {
-  return {numCaches.load(std::memory_order_relaxed), totalBytes.load(std::memory_order_relaxed),
-          peakBytes.load(std::memory_order_relaxed)};
+KvMemoryBytes kvMemoryBytes() {
+  return {totalBytes.load(std::memory_order_relaxed), peakBytes.load(std::memory_order_relaxed)};
 }
 
 // Lays the regions out for `capacity` tokens; returns the bytes of address space they take, or -1 if absurd.
@@ -128,14 +122,12 @@ bool KvCacheMemory::reserve(const KvCacheConfig& config) {
     if (bytes < 0 || !range_.reserve(static_cast<size_t>(bytes))) return false;
     capacity_ = config.maxLength;
   }
-  numCaches.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
 
 void KvCacheMemory::release() {
   if (range_.data() == nullptr) return;
   range_.release();
-  numCaches.fetch_sub(1, std::memory_order_relaxed);
   addToTotal(-byteLength_);
   capacity_ = length_ = committedLength_ = byteLength_ = collapsedRegions_ = collapsedBlocks_ = 0;
 }

@@ -24,13 +24,11 @@ struct KvSource {
   int64_t rowStrideBytes = 0;
 };
 
-// Of all the caches of this process.
-struct KvMemoryInfo {
-  int64_t caches;     // reserved and not released
-  int64_t bytes;      // sum of their byteLength()
-  int64_t peakBytes;  // the largest that sum has been
+// Memory committed for all caches of this process.
+struct KvMemoryBytes {
+  int64_t now, peak;
 };
-KvMemoryInfo kvMemoryInfo();
+KvMemoryBytes kvMemoryBytes();
 
 // One thread at a time may call what changes it (reserve, append, truncate, release); rows that are cached may be
 // read meanwhile from any thread, but not truncated or released.

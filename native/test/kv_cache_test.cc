@@ -21,7 +21,7 @@ namespace {
 
 using sdpa::KvCacheConfig;
 using sdpa::KvCacheMemory;
-using sdpa::kvMemoryInfo;
+using sdpa::kvMemoryBytes;
 using sdpa::KvSource;
 using sdpa::test::GuardedBuffer;
 
@@ -197,7 +197,7 @@ TEST(kvCache_headsLieAtOneStrideAndValuesOnOtherCacheLines) {
 }
 
 TEST(kvCache_countersFollow) {
-  const sdpa::KvMemoryInfo before = kvMemoryInfo();
+  const sdpa::KvMemoryBytes before = kvMemoryBytes();
   {
     KvCacheMemory first;
     KvCacheMemory second;
@@ -205,19 +205,17 @@ TEST(kvCache_countersFollow) {
     CHECK(second.reserve({1, 1, 64, 64, 4, 100}));
     CHECK(appendTokens(first, 100));
     CHECK(appendTokens(second, 100));
-    const sdpa::KvMemoryInfo now = kvMemoryInfo();
-    CHECK_EQ(now.caches - before.caches, 2);
-    CHECK_EQ(now.bytes - before.bytes, first.byteLength() + second.byteLength());
-    CHECK(now.peakBytes >= now.bytes);
+    const sdpa::KvMemoryBytes now = kvMemoryBytes();
+    CHECK_EQ(now.now - before.now, first.byteLength() + second.byteLength());
+    CHECK(now.peak >= now.now);
     first.release();
     CHECK_EQ(first.length() + first.capacity() + first.byteLength(), 0);
     CHECK(!first.append({}, {}, 1));
     first.release();
-    CHECK_EQ(kvMemoryInfo().caches - before.caches, 1);
+    CHECK_EQ(kvMemoryBytes().now - before.now, second.byteLength());
   }
-  CHECK_EQ(kvMemoryInfo().caches, before.caches);
-  CHECK_EQ(kvMemoryInfo().bytes, before.bytes);
-  CHECK(kvMemoryInfo().peakBytes > before.bytes);
+  CHECK_EQ(kvMemoryBytes().now, before.now);
+  CHECK(kvMemoryBytes().peak > before.now);
 }
 
 TEST(kvCache_absurdExtentsAreRefused) {
