@@ -34,6 +34,10 @@ export interface CacheLayout {
   readonly dtype: DType;
   /** Tokens; Infinity when the cache may grow as far as memory goes. */
   readonly maxLength: number;
+  /** The newest tokens that are kept; 0 where all are. */
+  readonly window: number;
+  /** The first tokens that are kept beside them. */
+  readonly sinkTokens: number;
 }
 
 /**
@@ -64,10 +68,17 @@ export interface CacheStorage {
     lse: Tensor | null,
     signal?: AbortSignal,
   ): Promise<void>;
+  /** `length` is at least keptBegin. */
   truncate(length: number): void;
-  /** Copies: [batch, numKvHeads, length, headDim] and [..., valueDim]. */
-  keys(): Tensor;
-  values(): Tensor;
+  /** Tokens from sinkTokens up to here are gone. */
+  readonly keptBegin: number;
+  /** Of the tokens from `begin` on, keeps those at begin + indices[i], in that order. begin is at least keptBegin. */
+  keep(begin: number, indices: readonly number[]): void;
+  /** An independent continuation. */
+  fork(): CacheStorage;
+  /** Copies of tokens [0, sinkEnd) and [begin, length): [batch, numKvHeads, tokens, headDim] and [..., valueDim]. */
+  keys(sinkEnd: number, begin: number): Tensor;
+  values(sinkEnd: number, begin: number): Tensor;
   dispose(): void;
 }
 

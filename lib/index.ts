@@ -34,6 +34,7 @@ export {
   KVCache,
   type KVCacheOptions,
 } from './kv-cache.ts';
+export { type MemoryInfo, memoryInfo } from './memory-info.ts';
 export { type AttentionPart, mergeAttention } from './merge-attention.ts';
 export { alibiSlopes } from './modules/alibi.ts';
 export {

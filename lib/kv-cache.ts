@@ -30,6 +30,13 @@ export interface KVCacheOptions {
   readonly dtype?: DType | null;
   /** Tokens that the cache may ever hold. Default: as many as memory allows. */
   readonly maxLength?: number | null;
+  /**
+   * Keep the newest tokens only, as many as this (and the first `sinkTokens`): memory stays bounded, positions stay
+   * absolute, and each query sees the `window` newest keys up to its own. Default: all are kept.
+   */
+  readonly window?: number | null;
+  /** Of the first tokens, how many a window keeps (attention sinks). Default 0. */
+  readonly sinkTokens?: number | null;
   /** Who holds the memory and computes. Default 'auto'. */
   readonly backend?: BackendChoice | null;
 }
@@ -39,7 +46,17 @@ export type { CacheAttentionOptions };
 /** The same, for the asynchronous forms. */
 export type CacheAttentionAsyncOptions = CacheAttentionOptions & { readonly signal?: AbortSignal | null };
 
-const LAYOUT_OPTIONS = ['numKvHeads', 'headDim', 'valueDim', 'batch', 'dtype', 'maxLength', 'backend'];
+const LAYOUT_OPTIONS = [
+  'numKvHeads',
+  'headDim',
+  'valueDim',
+  'batch',
+  'dtype',
+  'maxLength',
+  'window',
+  'sinkTokens',
+  'backend',
+];
 const ASYNC_CACHE_OPTIONS = [...CACHE_OPTIONS, 'signal'];
 const BACKENDS: readonly BackendChoice[] = ['auto', 'native', 'reference'];
 
@@ -60,6 +77,8 @@ export class KVCache {
   readonly #backendName: 'native' | 'reference';
   readonly #storage: CacheStorage;
   #length = 0;
+  /** Tokens of the newest append that are still there. */
+  #newest = 0;
   /** Of the last step that was validated, where one like it can be repeated. */
   #signature: StepSignature | null = null;
   #busy = false;
@@ -67,6 +86,14 @@ export class KVCache {
 
   /** @throws OptionError, DTypeError; CapacityError where `maxLength` tokens find no address space */
   constructor(options: KVCacheOptions) {
+    if (options instanceof ForkSeed) {
+      this.#layout = options.layout;
+      this.#backendName = options.backendName;
+      this.#storage = options.storage;
+      this.#length = options.storage.length;
+      this.#newest = options.newest;
+      return;
+    }
     this.#layout = readLayout(options);
     const backend = selectBackend(readWord('KVCache', 'backend', options.backend, BACKENDS));
     this.#backendName = backend.name;
@@ -80,7 +107,9 @@ export class KVCache {
 
   /** Tokens that fit without new address space. */
   get capacity(): number {
-    return this.#disposed ? 0 : this.#storage.capacity;
+    if (this.#disposed) return 0;
+    const { window, maxLength } = this.#layout;
+    return window === 0 ? this.#storage.capacity : maxLength;
   }
 
   /** Bytes of memory held now; 0 once disposed. */
@@ -106,6 +135,7 @@ export class KVCache {
     this.#checkUnchanged('KVCache.append', before);
     this.#storage.append(tokens.k, tokens.v);
     this.#length += tokens.count;
+    this.#newest = tokens.count;
     return this;
   }
 
@@ -153,6 +183,7 @@ export class KVCache {
     this.#signature = null;
     this.#storage.step(tokens.k, tokens.v, problem, results.out, results.lse);
     this.#length = before + tokens.count;
+    this.#newest = tokens.count;
     if (tokens.areStored) this.#signature = StepSignature.of(q, k, v, results.value, given);
     return results.value;
   }
@@ -208,21 +239,73 @@ export class KVCache {
         `KVCache.truncate: length must be a whole number from 0 to ${this.#length}, the tokens cached; got ${String(length)}`,
       );
     }
+    if (length < this.#storage.keptBegin) {
+      throw new OptionError(
+        `KVCache.truncate: tokens before ${this.#storage.keptBegin} have left the window of ${this.#layout.window}; ` +
+          `got length ${length}, truncate to ${this.#storage.keptBegin} or more`,
+      );
+    }
     this.#storage.truncate(length);
+    this.#newest = Math.max(0, this.#newest - (this.#length - length));
     this.#length = length;
     return this;
   }
 
-  /** A copy of the keys, [batch, numKvHeads, length, headDim]. */
-  keys(): Tensor {
-    this.#checkUsable('KVCache.keys');
-    return this.#storage.keys();
+  /**
+   * After a draft tree was appended: of the newest tokens, those of the last append or step, keeps these, in this order;
+   * they then end the cache.
+   *
+   * @param indices whole numbers from 0 to T - 1, where T tokens came with the last append; each at most once
+   * @throws OptionError where an index is no such number
+   */
+  keep(indices: ArrayLike<number>): this {
+    this.#checkUsable('KVCache.keep');
+    const kept = Array.from(indices);
+    const isIndex = (index: number): boolean => Number.isInteger(index) && index >= 0 && index < this.#newest;
+    if (!kept.every(isIndex) || new Set(kept).size < kept.length) {
+      throw new OptionError(
+        `KVCache.keep: indices must be whole numbers from 0 to ${this.#newest - 1}, of the ${this.#newest} tokens that the ` +
+          `last append left, each at most once; got [${kept.slice(0, 8).join(', ')}${kept.length > 8 ? ', …' : ''}]`,
+      );
+    }
+    const begin = this.#length - this.#newest;
+    this.#storage.keep(begin, kept);
+    this.#length = begin + kept.length;
+    this.#newest = kept.length;
+    return this;
   }
 
-  /** A copy of the values, [batch, numKvHeads, length, valueDim]. */
+  /**
+   * An independent continuation: what is cached is shared with this cache until one of both writes there, what comes is
+   * not. Costs no memory but for what is appended afterwards.
+   */
+  fork(): KVCache {
+    this.#checkUsable('KVCache.fork');
+    const storage = this.#storage.fork();
+    const seed = new ForkSeed(this.#layout, this.#backendName, storage, this.#newest);
+    return new KVCache(seed as unknown as KVCacheOptions);
+  }
+
+  /** A copy of the keys, [batch, numKvHeads, length, headDim]; of a cache with a window, of the tokens that it keeps. */
+  keys(): Tensor {
+    this.#checkUsable('KVCache.keys');
+    const { sinkEnd, begin } = this.#kept();
+    return this.#storage.keys(sinkEnd, begin);
+  }
+
+  /** A copy of the values, [batch, numKvHeads, length, valueDim]; likewise. */
   values(): Tensor {
     this.#checkUsable('KVCache.values');
-    return this.#storage.values();
+    const { sinkEnd, begin } = this.#kept();
+    return this.#storage.values(sinkEnd, begin);
+  }
+
+  /** Tokens [0, sinkEnd) and [begin, length) are those that the window keeps. */
+  #kept(): { sinkEnd: number; begin: number } {
+    const { window, sinkTokens } = this.#layout;
+    const begin = window === 0 ? 0 : Math.max(0, this.#length - window);
+    const sinkEnd = Math.min(sinkTokens, begin);
+    return { sinkEnd, begin };
   }
 
   /** Frees the memory, at once or when the asynchronous call that runs has ended. Disposing twice is harmless. */
@@ -268,6 +351,7 @@ export class KVCache {
     const length = this.#length + k.shape[k.shape.length - 2];
     if (this.#disposed || this.#busy || length > this.#layout.maxLength) return false;
     if (!this.#storage.repeatStep(q, k, v, out)) return false;
+    this.#newest = length - this.#length;
     this.#length = length;
     return true;
   }
@@ -282,7 +366,7 @@ export class KVCache {
   ): { problem: AttentionProblem; results: Results } {
     const { batch, numKvHeads, headDim, valueDim } = this.#layout;
     const keys = { batch, numKvHeads, kvLen: length + count, headDim, valueDim };
-    const problem = describeCacheAttention(caller, q, keys, options);
+    const problem = describeCacheAttention(caller, q, keys, withinWindow(options, this.#layout));
     if (problem.backend !== 'auto' && problem.backend !== this.#backendName) {
       throw new OptionError(
         `${caller}: this cache belongs to the ${this.#backendName} backend, not '${problem.backend}'; ` +
@@ -309,7 +393,10 @@ export class KVCache {
     this.#busy = true;
     try {
       await this.#storage.attendAsync(problem, results.out, results.lse, signal);
-      if (!this.#disposed) this.#length = before + count;
+      if (!this.#disposed) {
+        this.#length = before + count;
+        if (tokens !== null) this.#newest = count;
+      }
     } catch (error) {
       this.#storage.truncate(before);
       throw error;
@@ -319,6 +406,47 @@ export class KVCache {
     }
     return results.value;
   }
+}
+
+/** What a fork is made of. */
+class ForkSeed {
+  readonly layout: CacheLayout;
+  readonly backendName: 'native' | 'reference';
+  readonly storage: CacheStorage;
+  readonly newest: number;
+
+  constructor(
+    layout: CacheLayout,
+    backendName: 'native' | 'reference',
+    storage: CacheStorage,
+    newest: number,
+  ) {
+    this.layout = layout;
+    this.backendName = backendName;
+    this.storage = storage;
+    this.newest = newest;
+  }
+}
+
+/** The options with the window of the cache in them: of two windows a key must lie in both. */
+function withinWindow(options: CacheAttentionOptions, layout: CacheLayout): CacheAttentionOptions {
+  const { window, sinkTokens } = layout;
+  if (window === 0) return options;
+  const own = options.window ?? null;
+  if (own === null) return { ...options, window: { left: window - 1, sinkTokens } };
+  // What is no number is left to the validator.
+  const narrower = (given: number | null | undefined, most: number, none: number): number => {
+    const value = given ?? none;
+    return typeof value === 'number' ? Math.min(value, most) : value;
+  };
+  return {
+    ...options,
+    window: {
+      left: narrower(own.left, window - 1, Infinity),
+      right: own.right,
+      sinkTokens: narrower(own.sinkTokens, sinkTokens, 0),
+    },
+  };
 }
 
 function readLayout(options: KVCacheOptions): CacheLayout {
@@ -334,6 +462,13 @@ function readLayout(options: KVCacheOptions): CacheLayout {
   if (!isFloatDType(dtype)) {
     throw new DTypeError(`KVCache: dtype must be float32, float16 or bfloat16; got '${dtype}'`);
   }
+  const window = readCount('KVCache', 'window', given.window, 1, 0);
+  const sinkTokens = readCount('KVCache', 'sinkTokens', given.sinkTokens, 0, 0);
+  if (window === 0 && sinkTokens > 0) {
+    throw new OptionError(
+      `KVCache: sinkTokens ${sinkTokens} without a window; without one every token is kept: leave it out`,
+    );
+  }
   return Object.freeze({
     batch: readCount('KVCache', 'batch', given.batch, 1, 1),
     numKvHeads: count('numKvHeads', given.numKvHeads),
@@ -341,5 +476,7 @@ function readLayout(options: KVCacheOptions): CacheLayout {
     valueDim: readCount('KVCache', 'valueDim', given.valueDim, 1, headDim),
     dtype,
     maxLength: readCount('KVCache', 'maxLength', given.maxLength, 1, Infinity),
+    window,
+    sinkTokens,
   });
 }

@@ -32,10 +32,17 @@ export interface Addon {
     ...operandsAndFlag: [...Operands, cancelFlag: Int32Array]
   ): Promise<Status>;
 
-  /** layout: batch, numKvHeads, headDim, valueDim, dtype code, maxLength (0 = unbounded). */
+  /**
+   * layout: batch, numKvHeads, headDim, valueDim, dtype code, maxLength (0 = unbounded), window (0 = none), sinkTokens. With
+   * another cache of that layout: an independent continuation of it.
+   */
   readonly KvCache: new (
     layout: Float64Array,
+    parent?: NativeCache,
   ) => NativeCache;
+
+  /** Of all native caches of this process: how many, bytes held, the most that was held. */
+  cacheMemory(): [caches: number, bytes: number, peakBytes: number];
 
   /** ISAs that this machine runs, best first; the one in use; choosing another (false: the machine lacks it). */
   isas(): string[];
@@ -74,8 +81,11 @@ export interface NativeCache {
     ...operandsAndFlag: [...Operands, cancelFlag: Int32Array]
   ): Promise<Status>;
   truncate(length: number): void;
-  /** Copies keys (0) or values (1), contiguous. */
-  copyRows(which: 0 | 1, out: TensorData): void;
+  /** Of the tokens from `begin` on keeps those at begin + indices[i], in that order. False: no room. */
+  keep(begin: number, indices: Float64Array): boolean;
+  keptBegin(): number;
+  /** Copies keys (0) or values (1) of tokens [0, sinkEnd) and [begin, length), contiguous. */
+  copyRows(which: 0 | 1, out: TensorData, sinkEnd: number, begin: number): void;
   dispose(): void;
   length(): number;
   capacity(): number;

@@ -45,6 +45,6 @@ class NativeBackend implements Backend {
   }
 
   createCache(layout: CacheLayout): CacheStorage {
-    return new NativeCacheStorage(this.#addon, layout);
+    return NativeCacheStorage.create(this.#addon, layout);
   }
 }

@@ -8,27 +8,36 @@ import { dtypeCode, encodeProblem } from './encode.ts';
 
 /** A cache whose memory belongs to the addon. */
 export class NativeCacheStorage implements CacheStorage {
+  readonly #addon: Addon;
   readonly #layout: CacheLayout;
   readonly #cache: NativeCache;
   readonly #repeat: RepeatStep;
 
-  constructor(addon: Addon, layout: CacheLayout) {
-    const { batch, numKvHeads, headDim, valueDim, dtype, maxLength } = layout;
-    const bound = maxLength === Infinity ? 0 : maxLength;
+  private constructor(addon: Addon, layout: CacheLayout, cache: NativeCache) {
+    this.#addon = addon;
     this.#layout = layout;
+    this.#cache = cache;
+    this.#repeat = cache.repeater();
+  }
+
+  /** An empty cache. */
+  static create(addon: Addon, layout: CacheLayout): NativeCacheStorage {
     try {
-      this.#cache = new addon.KvCache(
-        new Float64Array([batch, numKvHeads, headDim, valueDim, dtypeCode(dtype), bound]),
-      );
+      return new NativeCacheStorage(addon, layout, new addon.KvCache(encodeLayout(layout)));
     } catch (error) {
-      const tokens = bound === 0 ? 'a few' : maxLength;
+      const { batch, numKvHeads, headDim, maxLength } = layout;
+      const isBound = maxLength !== Infinity;
       throw new CapacityError(
-        `KVCache: no address space for [${batch}, ${numKvHeads}, ${tokens} tokens, ${headDim}] keys and as many values; ` +
-          `lower ${bound === 0 ? 'the sizes' : 'maxLength'}`,
+        `KVCache: no address space for [${batch}, ${numKvHeads}, ${isBound ? maxLength : 'a few'} tokens, ${headDim}] keys ` +
+          `and as many values; lower ${isBound ? 'maxLength' : 'the sizes'}`,
         { cause: error },
       );
     }
-    this.#repeat = this.#cache.repeater();
+  }
+
+  fork(): CacheStorage {
+    const fork = new this.#addon.KvCache(encodeLayout(this.#layout), this.#cache);
+    return new NativeCacheStorage(this.#addon, this.#layout, fork);
   }
 
   get length(): number {
@@ -81,22 +90,30 @@ export class NativeCacheStorage implements CacheStorage {
     this.#cache.truncate(length);
   }
 
-  keys(): Tensor {
-    return this.#copy(0, this.#layout.headDim);
+  get keptBegin(): number {
+    return this.#cache.keptBegin();
   }
 
-  values(): Tensor {
-    return this.#copy(1, this.#layout.valueDim);
+  keep(begin: number, indices: readonly number[]): void {
+    if (!this.#cache.keep(begin, Float64Array.from(indices))) throw this.#full(indices.length);
+  }
+
+  keys(sinkEnd: number, begin: number): Tensor {
+    return this.#copy(0, this.#layout.headDim, sinkEnd, begin);
+  }
+
+  values(sinkEnd: number, begin: number): Tensor {
+    return this.#copy(1, this.#layout.valueDim, sinkEnd, begin);
   }
 
   dispose(): void {
     this.#cache.dispose();
   }
 
-  #copy(which: 0 | 1, dim: number): Tensor {
+  #copy(which: 0 | 1, dim: number, sinkEnd: number, begin: number): Tensor {
     const { batch, numKvHeads, dtype } = this.#layout;
-    const copy = Tensor.empty([batch, numKvHeads, this.length, dim], { dtype });
-    this.#cache.copyRows(which, copy.data);
+    const copy = Tensor.empty([batch, numKvHeads, sinkEnd + this.length - begin, dim], { dtype });
+    this.#cache.copyRows(which, copy.data, sinkEnd, begin);
     return copy;
   }
 
@@ -105,6 +122,21 @@ export class NativeCacheStorage implements CacheStorage {
       `KVCache: no memory for ${tokens} more tokens beside the ${this.length} that are cached; the cache is unchanged`,
     );
   }
+}
+
+function encodeLayout(layout: CacheLayout): Float64Array {
+  const { batch, numKvHeads, headDim, valueDim, dtype, maxLength, window, sinkTokens } = layout;
+  const bound = maxLength === Infinity ? 0 : maxLength;
+  return Float64Array.of(
+    batch,
+    numKvHeads,
+    headDim,
+    valueDim,
+    dtypeCode(dtype),
+    bound,
+    window,
+    window === 0 ? 0 : sinkTokens,
+  );
 }
 
 const layoutOfAppend = new Float64Array(9);

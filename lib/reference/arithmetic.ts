@@ -83,7 +83,8 @@ export function naiveArithmetic(grade: Grade): Arithmetic {
     accumulate: fround,
     scaledDot(scale, { a, aBegin, b, length }, bBegin) {
       let sum = 0;
-      for (let i = 0; i < length; i++) sum = fround(sum + fround(round(a[aBegin + i]) * round(b[bBegin + i])));
+      for (let i = 0; i < length; i++)
+        sum = fround(sum + fround(round(a[aBegin + i]) * round(b[bBegin + i])));
       return round(fround(fround(scale) * sum));
     },
     addScaled(o, p, v, vBegin) {

@@ -6,9 +6,14 @@ import { run, runAsync } from './run.ts';
 /** Tokens of room that a cache begins with. */
 const FIRST_CAPACITY = 16;
 
-/** A KV cache in JavaScript's memory: [batch, numKvHeads, capacity, dim], whose capacity doubles when it is full. */
+/**
+ * A KV cache in JavaScript's memory: [batch, numKvHeads, capacity, dim], whose capacity doubles when it is full. Forks
+ * share it until one of them writes. A window only hides tokens here; they stay in memory.
+ */
 class ReferenceCache implements CacheStorage {
+  readonly keptBegin = 0;
   readonly #layout: CacheLayout;
+  #isShared = false;
   #length = 0;
   #k: Tensor;
   #v: Tensor;
@@ -33,7 +38,7 @@ class ReferenceCache implements CacheStorage {
 
   append(k: Tensor, v: Tensor): void {
     const length = this.#length + k.shape[2];
-    if (length > this.capacity) this.#grow(length);
+    if (length > this.capacity || this.#isShared) this.#grow(length);
     const { dtype } = this.#layout;
     copyRows(this.#k, this.#length, k.dtype === dtype ? k : k.to(dtype));
     copyRows(this.#v, this.#length, v.dtype === dtype ? v : v.to(dtype));
@@ -72,18 +77,55 @@ class ReferenceCache implements CacheStorage {
     this.#length = length;
   }
 
-  keys(): Tensor {
-    return this.#k.slice(2, 0, this.#length).clone();
+  keep(begin: number, indices: readonly number[]): void {
+    const gather = (x: Tensor): Tensor => {
+      const [batch, heads, , dim] = x.shape;
+      const rows = Tensor.empty([batch, heads, indices.length, dim], { dtype: x.dtype });
+      indices.forEach((index, i) => {
+        copyRows(rows, i, x.slice(2, begin + index, begin + index + 1));
+      });
+      return rows;
+    };
+    const [k, v] = [gather(this.#k), gather(this.#v)];
+    const before = this.#length;
+    this.#length = begin;
+    try {
+      this.append(k, v);
+    } catch (error) {
+      this.#length = before;
+      throw error;
+    }
   }
 
-  values(): Tensor {
-    return this.#v.slice(2, 0, this.#length).clone();
+  fork(): CacheStorage {
+    const fork = new ReferenceCache(this.#layout);
+    fork.#length = this.#length;
+    fork.#k = this.#k;
+    fork.#v = this.#v;
+    fork.#isShared = this.#isShared = true;
+    return fork;
+  }
+
+  keys(sinkEnd: number, begin: number): Tensor {
+    return this.#copy(this.#k, sinkEnd, begin);
+  }
+
+  values(sinkEnd: number, begin: number): Tensor {
+    return this.#copy(this.#v, sinkEnd, begin);
   }
 
   dispose(): void {
     this.#length = 0;
     this.#k = this.#allocate(0, this.#layout.headDim);
     this.#v = this.#allocate(0, this.#layout.valueDim);
+  }
+
+  #copy(x: Tensor, sinkEnd: number, begin: number): Tensor {
+    const [batch, heads, , dim] = x.shape;
+    const copy = Tensor.empty([batch, heads, sinkEnd + this.#length - begin, dim], { dtype: x.dtype });
+    copyRows(copy, 0, x.slice(2, 0, sinkEnd));
+    copyRows(copy, sinkEnd, x.slice(2, begin, this.#length));
+    return copy;
   }
 
   #withKeys(problem: AttentionProblem): AttentionProblem {
@@ -102,6 +144,7 @@ class ReferenceCache implements CacheStorage {
     copyRows(v, 0, this.#v.slice(2, 0, this.#length));
     this.#k = k;
     this.#v = v;
+    this.#isShared = false;
   }
 
   #allocate(capacity: number, dim: number): Tensor {

@@ -23,6 +23,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("attention", Napi::Function::New(env, sdpa::attention, "attention"));
   exports.Set("attentionAsync", Napi::Function::New(env, sdpa::attentionAsync, "attentionAsync"));
   exports.Set("KvCache", sdpa::KvCacheBinding::define(env));
+  exports.Set("cacheMemory", Napi::Function::New(env, sdpa::KvCacheBinding::cacheMemory, "cacheMemory"));
   sdpa::exportMachine(env, exports);
   return exports;
 }

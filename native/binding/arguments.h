@@ -47,6 +47,7 @@ struct TensorSpans {
 struct DecodedProblem {
   Problem problem{};
   std::vector<Sequence> sequences;
+  std::vector<KeyRun> runs;  // of all sequences, where keys and values don't lie together
 
   // Reads the flat array; false with a pending JavaScript exception where it is malformed.
   bool decode(Napi::Env env, const Span& fields);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include <utility>
+#include <vector>
 
 namespace sdpa {
 namespace {
@@ -28,6 +29,8 @@ Napi::Function KvCacheBinding::define(Napi::Env env) {
                       InstanceMethod("repeater", &KvCacheBinding::repeater),
                       InstanceMethod("attendAsync", &KvCacheBinding::attendAsync),
                       InstanceMethod("truncate", &KvCacheBinding::truncate),
+                      InstanceMethod("keep", &KvCacheBinding::keep),
+                      InstanceMethod("keptBegin", &KvCacheBinding::keptBegin),
                       InstanceMethod("copyRows", &KvCacheBinding::copyRows),
                       InstanceMethod("dispose", &KvCacheBinding::dispose), InstanceMethod("length", &KvCacheBinding::length),
                       InstanceMethod("capacity", &KvCacheBinding::capacity),
@@ -36,7 +39,7 @@ Napi::Function KvCacheBinding::define(Napi::Env env) {
 
 KvCacheBinding::KvCacheBinding(const Napi::CallbackInfo& info) : Napi::ObjectWrap<KvCacheBinding>(info) {
   const Span layout = Span::from(info.Env(), info[0]);
-  if (layout.elementBytes != 8 || layout.length != 6) {
+  if (layout.elementBytes != 8 || layout.length != 8) {
     Napi::TypeError::New(info.Env(), "malformed cache layout").ThrowAsJavaScriptException();
     return;
   }
@@ -49,7 +52,10 @@ KvCacheBinding::KvCacheBinding(const Napi::CallbackInfo& info) : Napi::ObjectWra
   config.valueDim = static_cast<int64_t>(values[3]);
   config.elementBytes = bytesOf(dtype_);
   config.maxLength = static_cast<int64_t>(values[5]);
-  if (!memory_.reserve(config)) {
+  const KvWindow window{static_cast<int64_t>(values[6]), static_cast<int64_t>(values[7])};
+  if (info[1].IsObject()) {
+    tokens_.forkFrom(Unwrap(info[1].As<Napi::Object>())->tokens_);
+  } else if (!tokens_.reserve(config, window)) {
     Napi::RangeError::New(info.Env(), "no address space for the cache").ThrowAsJavaScriptException();
     return;
   }
@@ -57,12 +63,12 @@ KvCacheBinding::KvCacheBinding(const Napi::CallbackInfo& info) : Napi::ObjectWra
 }
 
 KvCacheBinding::~KvCacheBinding() {
-  memory_.release();
+  tokens_.release();
   reportMemory(Env());
 }
 
 void KvCacheBinding::reportMemory(Napi::Env env) {
-  const int64_t change = memory_.byteLength() - reportedBytes_;
+  const int64_t change = tokens_.shareOfBytes() - reportedBytes_;
   if (change == 0) return;
   Napi::MemoryManagement::AdjustExternalMemory(env, change);
   reportedBytes_ += change;
@@ -72,7 +78,7 @@ bool KvCacheBinding::appendRows(const Napi::CallbackInfo& info, TokenLayout* lay
   if (!readLayout(Span::from(info.Env(), info[0]), layout)) return false;
   const int64_t tokens = layout->tokens;
   if (tokens == 0) return true;
-  const KvCacheConfig& config = memory_.config();
+  const KvCacheConfig& config = tokens_.config();
   KvSource k, v;
   if (!layout->k.find(Span::from(info.Env(), info[1]), config, tokens, config.headDim, &k) ||
       !layout->v.find(Span::from(info.Env(), info[2]), config, tokens, config.valueDim, &v)) {
@@ -85,7 +91,7 @@ bool KvCacheBinding::appendRows(const Napi::CallbackInfo& info, TokenLayout* lay
 }
 
 bool KvCacheBinding::appendSources(Napi::Env env, const KvSource& k, const KvSource& v, int64_t tokens) {
-  const bool done = memory_.append(k, v, tokens);
+  const bool done = tokens_.append(k, v, tokens);
   if (done) reportMemory(env);
   return done;
 }
@@ -95,11 +101,11 @@ bool KvCacheBinding::readProblem(const Napi::CallbackInfo& info, size_t first, D
   if (!decoded.decode(env, Span::from(env, info[first]))) return false;
   TensorSpans spans = TensorSpans::from(info, first + 1);
   spans.k = spans.v = Span();  // they are here
-  const KvCacheConfig& config = memory_.config();
+  const KvCacheConfig& config = tokens_.config();
   Problem& problem = decoded.problem;
-  bool fits = problem.numSequences == config.batch && problem.numKvHeads == config.numKvHeads &&
+  bool fits = tokens_.isReserved() && problem.numSequences == config.batch && problem.numKvHeads == config.numKvHeads &&
               problem.headDim == config.headDim && problem.valueDim == config.valueDim;
-  for (const Sequence& sequence : decoded.sequences) fits = fits && sequence.kvLen <= memory_.length();
+  for (const Sequence& sequence : decoded.sequences) fits = fits && sequence.kvLen <= tokens_.length();
   if (!fits) {
     Napi::RangeError::New(env, "the problem does not describe this cache").ThrowAsJavaScriptException();
     return false;
@@ -110,20 +116,40 @@ bool KvCacheBinding::readProblem(const Napi::CallbackInfo& info, size_t first, D
 }
 
 void KvCacheBinding::pointAtCache(DecodedProblem& decoded) {
-  const KvCacheConfig& config = memory_.config();
+  const KvCacheConfig& config = tokens_.config();
   Problem& problem = decoded.problem;
   const int64_t bytes = config.elementBytes;
   problem.kvDType = dtype_;
-  problem.k = memory_.kRow(0, 0);
-  problem.v = memory_.vRow(0, 0);
-  problem.kRowStride = memory_.kRowStrideBytes() / bytes;
-  problem.vRowStride = memory_.vRowStrideBytes() / bytes;
-  problem.kHeadStride = memory_.kHeadStrideBytes() / bytes;
-  problem.vHeadStride = memory_.vHeadStrideBytes() / bytes;
-  for (int64_t b = 0; b < config.batch; ++b) {
-    decoded.sequences[static_cast<size_t>(b)].kOffset = b * config.numKvHeads * problem.kHeadStride;
-    decoded.sequences[static_cast<size_t>(b)].vOffset = b * config.numKvHeads * problem.vHeadStride;
+  problem.kRowStride = tokens_.kRowStrideBytes() / bytes;
+  problem.vRowStride = tokens_.vRowStrideBytes() / bytes;
+  const KvCacheMemory* memory = tokens_.wholeMemory();
+  decoded.runs.clear();
+  if (!memory) {
+    for (int64_t b = 0; b < config.batch; ++b) tokens_.appendRuns(b, decoded.runs);
+  } else {
+    problem.k = memory->kRow(0, 0);
+    problem.v = memory->vRow(0, 0);
+    problem.kHeadStride = memory->kHeadStrideBytes() / bytes;
+    problem.vHeadStride = memory->vHeadStrideBytes() / bytes;
   }
+  const int64_t numRuns = static_cast<int64_t>(decoded.runs.size()) / config.batch;
+  for (int64_t b = 0; b < config.batch; ++b) {
+    Sequence& sequence = decoded.sequences[static_cast<size_t>(b)];
+    sequence.kOffset = b * config.numKvHeads * problem.kHeadStride;
+    sequence.vOffset = b * config.numKvHeads * problem.vHeadStride;
+    sequence.runs = memory ? nullptr : decoded.runs.data() + b * numRuns;
+    sequence.numRuns = numRuns;
+    sequence.keptBegin = tokens_.keptBegin();
+  }
+}
+
+Napi::Value KvCacheBinding::cacheMemory(const Napi::CallbackInfo& info) {
+  const KvMemoryInfo memory = kvMemoryInfo();
+  Napi::Array numbers = Napi::Array::New(info.Env(), 3);
+  numbers.Set(0u, static_cast<double>(memory.caches));
+  numbers.Set(1u, static_cast<double>(memory.bytes));
+  numbers.Set(2u, static_cast<double>(memory.peakBytes));
+  return numbers;
 }
 
 Napi::Value KvCacheBinding::append(const Napi::CallbackInfo& info) {
@@ -138,31 +164,31 @@ Napi::Value KvCacheBinding::attend(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value KvCacheBinding::step(const Napi::CallbackInfo& info) {
-  const int64_t before = memory_.length();
+  const int64_t before = tokens_.length();
   TokenLayout layout;
   if (!appendRows(info, &layout)) return statusValue(info.Env(), RunStatus::kOutOfMemory);
   DecodedProblem decoded;
   if (!readProblem(info, 3, decoded)) {
-    memory_.truncate(before);
+    tokens_.truncate(before);
     return info.Env().Undefined();
   }
   const RunStatus status = runAttention(decoded.problem);
   if (status == RunStatus::kDone) {
     repeated_.keep(std::move(decoded), layout);
   } else {
-    memory_.truncate(before);
+    tokens_.truncate(before);
   }
   return statusValue(info.Env(), status);
 }
 
 bool KvCacheBinding::repeat(Napi::Env env, const Span (&spans)[4], const int64_t (&offsets)[4]) {
-  if (repeated_.tokens() == 0 || !repeated_.moveTo(spans, offsets, memory_.config())) return false;
-  const int64_t before = memory_.length();
+  if (repeated_.tokens() == 0 || !repeated_.moveTo(spans, offsets, tokens_.config())) return false;
+  const int64_t before = tokens_.length();
   if (!appendSources(env, repeated_.k(), repeated_.v(), repeated_.tokens())) return false;
-  DecodedProblem& decoded = repeated_.over(memory_.length());
+  DecodedProblem& decoded = repeated_.over(tokens_.length());
   pointAtCache(decoded);
   if (runAttention(decoded.problem) == RunStatus::kDone) return true;
-  memory_.truncate(before);
+  tokens_.truncate(before);
   return false;
 }
 
@@ -204,49 +230,65 @@ Napi::Value KvCacheBinding::attendAsync(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value KvCacheBinding::truncate(const Napi::CallbackInfo& info) {
-  memory_.truncate(info[0].ToNumber().Int64Value());
+  tokens_.truncate(info[0].ToNumber().Int64Value());
   return info.Env().Undefined();
+}
+
+Napi::Value KvCacheBinding::keep(const Napi::CallbackInfo& info) {
+  const int64_t begin = info[0].ToNumber().Int64Value();
+  const Span indices = Span::from(info.Env(), info[1]);
+  std::vector<int64_t> rows;
+  for (int64_t i = 0; i < indices.length; ++i) {
+    rows.push_back(static_cast<int64_t>(static_cast<const double*>(indices.data)[i]));
+    if (begin < 0 || rows.back() < 0 || rows.back() >= tokens_.length() - begin) return Napi::Boolean::New(info.Env(), false);
+  }
+  const bool kept = tokens_.keep(begin, rows.data(), indices.length);
+  reportMemory(info.Env());
+  return Napi::Boolean::New(info.Env(), kept);
+}
+
+Napi::Value KvCacheBinding::keptBegin(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(tokens_.keptBegin()));
 }
 
 Napi::Value KvCacheBinding::copyRows(const Napi::CallbackInfo& info) {
   const bool values = info[0].ToNumber().Int32Value() == 1;
   const Span out = Span::from(info.Env(), info[1]);
-  const KvCacheConfig& config = memory_.config();
+  const int64_t sinkEnd = info[2].ToNumber().Int64Value(), begin = info[3].ToNumber().Int64Value();
+  const KvCacheConfig& config = tokens_.config();
   const int64_t rowBytes = (values ? config.valueDim : config.headDim) * config.elementBytes;
-  const int64_t stride = values ? memory_.vRowStrideBytes() : memory_.kRowStrideBytes();
-  const int64_t length = memory_.length();
-  if (out.length * out.elementBytes < config.batch * config.numKvHeads * length * rowBytes) {
+  const int64_t rows = sinkEnd + tokens_.length() - begin;
+  if (sinkEnd < 0 || begin < sinkEnd || begin > tokens_.length() ||
+      out.length * out.elementBytes < config.batch * config.numKvHeads * rows * rowBytes) {
     Napi::RangeError::New(info.Env(), "the array does not hold the cache").ThrowAsJavaScriptException();
     return info.Env().Undefined();
   }
-  char* place = static_cast<char*>(out.data);
+  uint8_t* place = static_cast<uint8_t*>(out.data);
   for (int64_t b = 0; b < config.batch; ++b) {
-    for (int64_t h = 0; h < config.numKvHeads; ++h) {
-      const uint8_t* row = values ? memory_.vRow(b, h) : memory_.kRow(b, h);
-      for (int64_t i = 0; i < length; ++i, place += rowBytes) {
-        memcpy(place, row + i * stride, static_cast<size_t>(rowBytes));
-      }
+    for (int64_t h = 0; h < config.numKvHeads; ++h, place += rows * rowBytes) {
+      tokens_.copyRows(values, b, h, 0, sinkEnd, place);
+      tokens_.copyRows(values, b, h, begin, tokens_.length(), place + sinkEnd * rowBytes);
     }
   }
   return info.Env().Undefined();
 }
 
 Napi::Value KvCacheBinding::dispose(const Napi::CallbackInfo& info) {
-  memory_.release();
+  tokens_.release();
   reportMemory(info.Env());
   return info.Env().Undefined();
 }
 
 Napi::Value KvCacheBinding::length(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(memory_.length()));
+  return Napi::Number::New(info.Env(), static_cast<double>(tokens_.length()));
 }
 
 Napi::Value KvCacheBinding::capacity(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(memory_.capacity()));
+  return Napi::Number::New(info.Env(), static_cast<double>(tokens_.capacity()));
 }
 
 Napi::Value KvCacheBinding::byteLength(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(memory_.byteLength()));
+  return Napi::Number::New(info.Env(), static_cast<double>(tokens_.byteLength()));
 }
 
 }  // namespace sdpa

@@ -3,16 +3,20 @@
 
 #include "binding/attention_binding.h"
 #include "binding/repeated_step.h"
-#include "runtime/kv_cache.h"
+#include "runtime/kv_tokens.h"
 
 namespace sdpa {
 
-// new KvCache([batch, numKvHeads, headDim, valueDim, dtype, maxLength (0 = unbounded)])
+// new KvCache([batch, numKvHeads, headDim, valueDim, dtype, maxLength (0 = unbounded), window (0 = none), sinkTokens]), or
+// new KvCache(layout, another): an independent continuation of that one
 class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
  public:
   static Napi::Function define(Napi::Env env);
   explicit KvCacheBinding(const Napi::CallbackInfo& info);
   ~KvCacheBinding() override;
+
+  // cacheMemory() -> [caches, bytes, peakBytes] of the process
+  static Napi::Value cacheMemory(const Napi::CallbackInfo& info);
 
  private:
   // append(layout, k, v) -> whether there was room; layout = [tokens, then offset and batch, head, row strides in
@@ -29,7 +33,11 @@ class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
   // attendAsync(problem, operands, cancelFlag) -> Promise<status>
   Napi::Value attendAsync(const Napi::CallbackInfo& info);
   Napi::Value truncate(const Napi::CallbackInfo& info);
-  // copyRows(which: 0 keys, 1 values; out: a contiguous [batch, numKvHeads, length, dim] array)
+  // keep(begin, indices: Float64Array) -> whether there was room: of the tokens from `begin` on these only, in this order
+  Napi::Value keep(const Napi::CallbackInfo& info);
+  Napi::Value keptBegin(const Napi::CallbackInfo& info);
+  // copyRows(which: 0 keys, 1 values; out: a contiguous [batch, numKvHeads, tokens, dim] array; sinkEnd, begin): tokens
+  // [0, sinkEnd), then [begin, length)
   Napi::Value copyRows(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
   Napi::Value length(const Napi::CallbackInfo& info);
@@ -45,7 +53,7 @@ class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
   // Tells V8 what the cache holds outside its heap.
   void reportMemory(Napi::Env env);
 
-  KvCacheMemory memory_;
+  KvTokens tokens_;
   RepeatedStep repeated_;
   DType dtype_ = kFloat32;
   int64_t reportedBytes_ = 0;

@@ -111,6 +111,12 @@ int64_t KvTokens::byteLength() const {
   return bytes;
 }
 
+int64_t KvTokens::shareOfBytes() const {
+  int64_t bytes = spare_ ? spare_->byteLength() : 0;
+  for (const Segment& segment : segments_) bytes += segment.memory->byteLength() / segment.memory.use_count();
+  return bytes;
+}
+
 // Whether rows may be written behind those of this cache: nobody else's are there.
 bool KvTokens::canGrow(const Segment& tail) const {
   return tail.memory.use_count() == 1 || tail.memory->length() == tail.count;

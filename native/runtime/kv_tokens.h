@@ -58,6 +58,12 @@ class KvTokens {
   int64_t byteLength() const;                     // memory committed for its segments, shared or not
   int64_t keptBegin() const { return keptBegin_; }  // tokens from sinkTokens up to here are gone
 
+  // What V8 is told: memory that caches share is divided among them.
+  int64_t shareOfBytes() const;
+
+  // The memory of all tokens, where it is one segment from token 0 on; otherwise null.
+  const KvCacheMemory* wholeMemory() const { return segments_.size() == 1 && segments_[0].begin == 0 ? segments_[0].memory.get() : nullptr; }
+
   int64_t kRowStrideBytes() const { return segments_[0].memory->kRowStrideBytes(); }
   int64_t vRowStrideBytes() const { return segments_[0].memory->vRowStrideBytes(); }
 
