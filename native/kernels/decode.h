@@ -71,7 +71,7 @@ struct Decode {
   const Problem& problem;
   const DecodeTask& task;
   const Sequence& sequence;
-  const T *k, *v;  // row 0 of this head
+  mutable const T *k, *v;  // row 0 of this head, as the span at hand has it
   int64_t rows;
   DecodeScratch scratch;
   bool careful;  // look at each block's product before it joins o
@@ -258,11 +258,18 @@ SDPA_UNROLL
     const KeyHull hull = hullOf(problem, sequence, 0, sequence.qLen - 1);
     const int64_t bytes = problem.headDim * static_cast<int64_t>(sizeof(T));
     const int64_t blockKeys = bytes * kDecodeBlock > kDecodeBlockBytes ? kDecodeBlock / 2 : kDecodeBlock;
-    for (int64_t origin = task.keyBegin; origin < task.keyEnd; origin += blockKeys) {
+    int64_t next;
+    for (int64_t origin = task.keyBegin; origin < task.keyEnd; origin = next) {
       if (problem.cancelled && *problem.cancelled) return;
-      int64_t begin = origin, end = minimum(origin + blockKeys, task.keyEnd);
+      next = minimum(origin + blockKeys, task.keyEnd);
+      int64_t begin = origin, end = next;
       hull.clip(begin, end);
-      if (begin < end) attendBlock(begin, end - begin, hull);
+      if (begin >= end) continue;
+      const KeySpan<T> span = spanAt<T>(problem, sequence, task.kvHead, begin);
+      k = span.k - begin * problem.kRowStride;
+      v = span.v - begin * problem.vRowStride;
+      if (span.end < end) next = end = span.end;
+      attendBlock(begin, end - begin, hull);
     }
   }
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "instantiate.h"
-#include "tile_prefill.h"
+#include "tile_tasks.h"
 
 namespace sdpa {
 namespace {

@@ -1,0 +1,94 @@
+import type { BackendChoice, CacheLayout } from './backend.ts';
+import { checkDType, type DType, isFloatDType } from './dtype.ts';
+import { DTypeError, OptionError } from './errors.ts';
+import { type CacheAttentionOptions, checkOptions, readCount } from './options.ts';
+
+/** What fixes a a KVCache. */
+export interface KVCacheOptions {
+  readonly numKvHeads: number;
+  /** Head size of k. */
+  readonly headDim: number;
+  /** Head size of v. Default: headDim. */
+  readonly valueDim?: number | null;
+  /** Default 1. */
+  readonly batch?: number | null;
+  /** What keys and values are stored as: 'float32' (default), 'float16' or 'bfloat16'. append converts. */
+  readonly dtype?: DType | null;
+  /** Tokens that the cache may ever hold. Default: as many as memory allows. */
+  readonly maxLength?: number | null;
+  /**
+   * Keep the newest tokens only, as many as this (and the first `sinkTokens`): memory stays bounded, positions stay
+   * absolute, and each query sees the `window` newest keys up to its own. Default: all are kept.
+   */
+  readonly window?: number | null;
+  /** Of the first tokens, how many a window keeps (attention sinks). Default 0. */
+  readonly sinkTokens?: number | null;
+  /** Who holds the memory and computes. Default 'auto'. */
+  readonly backend?: BackendChoice | null;
+}
+
+const LAYOUT_OPTIONS = [
+  'numKvHeads',
+  'headDim',
+  'valueDim',
+  'batch',
+  'dtype',
+  'maxLength',
+  'window',
+  'sinkTokens',
+  'backend',
+];
+
+/** The options with the window of the cache in them: of two windows a key must lie in both. */
+export function withinWindow(options: CacheAttentionOptions, layout: CacheLayout): CacheAttentionOptions {
+  const { window, sinkTokens } = layout;
+  if (window === 0) return options;
+  const own = options.window ?? null;
+  if (own === null) return { ...options, window: { left: window - 1, sinkTokens } };
+  // What is no number is left to the validator.
+  const narrower = (given: number | null | undefined, most: number, none: number): number => {
+    const value = given ?? none;
+    return typeof value === 'number' ? Math.min(value, most) : value;
+  };
+  return {
+    ...options,
+    window: {
+      left: narrower(own.left, window - 1, Infinity),
+      right: own.right,
+      sinkTokens: narrower(own.sinkTokens, sinkTokens, 0),
+    },
+  };
+}
+
+/** What a cache is to be, checked. */
+export function readLayout(options: KVCacheOptions): CacheLayout {
+  const given = checkOptions('KVCache', 'options', options, LAYOUT_OPTIONS);
+  const count = (name: string, value: unknown): number => {
+    if (value === undefined || value === null) {
+      throw new OptionError(`KVCache: ${name} is needed, e.g. new KVCache({ numKvHeads: 8, headDim: 128 })`);
+    }
+    return readCount('KVCache', name, value as number, 1, 1);
+  };
+  const headDim = count('headDim', given.headDim);
+  const dtype = checkDType('KVCache', given.dtype ?? 'float32');
+  if (!isFloatDType(dtype)) {
+    throw new DTypeError(`KVCache: dtype must be float32, float16 or bfloat16; got '${dtype}'`);
+  }
+  const window = readCount('KVCache', 'window', given.window, 1, 0);
+  const sinkTokens = readCount('KVCache', 'sinkTokens', given.sinkTokens, 0, 0);
+  if (window === 0 && sinkTokens > 0) {
+    throw new OptionError(
+      `KVCache: sinkTokens ${sinkTokens} without a window; without one every token is kept: leave it out`,
+    );
+  }
+  return Object.freeze({
+    batch: readCount('KVCache', 'batch', given.batch, 1, 1),
+    numKvHeads: count('numKvHeads', given.numKvHeads),
+    headDim,
+    valueDim: readCount('KVCache', 'valueDim', given.valueDim, 1, headDim),
+    dtype,
+    maxLength: readCount('KVCache', 'maxLength', given.maxLength, 1, Infinity),
+    window,
+    sinkTokens,
+  });
+}
