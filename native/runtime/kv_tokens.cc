@@ -83,7 +83,9 @@ void KvTokens::forkFrom(const KvTokens& other) {
   release();
   config_ = other.config_;
   window_ = other.window_;
-  segments_ = other.segments_;
+  // Not by assignment, which asks for a symbol of newer C++ libraries than scripts/check-abi.mjs allows.
+  segments_.reserve(other.segments_.size());
+  for (const Segment& segment : other.segments_) segments_.push_back(segment);
   length_ = other.length_;
   keptBegin_ = other.keptBegin_;
   numCaches.fetch_add(1, std::memory_order_relaxed);
