@@ -23,7 +23,12 @@ void* operator new(size_t bytes) {
   if (!memory) abort();
   return memory;
 }
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+  numAllocations.fetch_add(1, std::memory_order_relaxed);
+  return malloc(bytes == 0 ? 1 : bytes);
+}
 void operator delete(void* memory) noexcept { free(memory); }
+void operator delete(void* memory, const std::nothrow_t&) noexcept { free(memory); }
 void operator delete(void* memory, size_t) noexcept { free(memory); }
 
 namespace {

@@ -12,7 +12,7 @@ const addon = loaded as Addon;
 describe.runIf(!(loaded instanceof Error))('the repeated step of the addon', () => {
   const [numHeads, numKvHeads, headDim, valueDim] = [4, 2, 16, 8];
   const zeros = (length: number): Float32Array => new Float32Array(length);
-  const fresh = (): NativeCache => new addon.KvCache(Float64Array.of(1, numKvHeads, headDim, valueDim, 0, 3));
+  const fresh = (): NativeCache => new addon.KvCache(Float64Array.of(1, numKvHeads, headDim, valueDim, 0, 3, 0, 0));
 
   /** A cache that has done one step of one token, with these operands from lse on, as NativeCacheStorage asks for it. */
   function stepped(
@@ -129,7 +129,7 @@ describe.runIf(!(loaded instanceof Error))('the repeated step of the addon', () 
         for (let n = 0; n < 3; n++) cache.step(q, k, v, { out, window: { left: 5 } });
         return [q, k, v, out].map((x) => new WeakRef(x.data));
       })();
-      const repeat = new addon.KvCache(Float64Array.of(1, 2, 64, 64, 0, 0)).repeater();
+      const repeat = new addon.KvCache(Float64Array.of(1, 2, 64, 64, 0, 0, 0, 0)).repeater();
       await turn();
       const [q, k, v, out] = tensors();
       console.log(JSON.stringify([
