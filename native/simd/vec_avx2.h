@@ -65,6 +65,12 @@ struct Vec {
   friend Mask operator==(Vec a, Vec b) { return {_mm256_cmp_ps(a.raw, b.raw, _CMP_EQ_OQ)}; }
   static Vec select(Mask m, Vec a, Vec b) { return {_mm256_blendv_ps(b.raw, a.raw, m.raw)}; }
 
+  // The largest lane; none is NaN.
+  static float reduceMax(Vec a) {
+    const __m128 quads = _mm_max_ps(_mm256_castps256_ps128(a.raw), _mm256_extractf128_ps(a.raw, 1));
+    const __m128 pairs = _mm_max_ps(quads, _mm_movehl_ps(quads, quads));
+    return _mm_cvtss_f32(_mm_max_ss(pairs, _mm_movehdup_ps(pairs)));
+  }
   // Four horizontal sums to out[0..3].
   static void reduceAdd4(Vec a, Vec b, Vec c, Vec d, float* out) {
     const __m256 quads = _mm256_hadd_ps(_mm256_hadd_ps(a.raw, b.raw), _mm256_hadd_ps(c.raw, d.raw));

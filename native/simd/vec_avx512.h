@@ -66,6 +66,8 @@ struct Vec {
   friend Mask operator==(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.raw, b.raw, _CMP_EQ_OQ)}; }
   static Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m.raw, b.raw, a.raw)}; }
 
+  // The largest lane; none is NaN.
+  static float reduceMax(Vec a) { return _mm512_reduce_max_ps(a.raw); }
   // Four horizontal sums to out[0..3].
   static void reduceAdd4(Vec a, Vec b, Vec c, Vec d, float* out) {
     const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a.raw, b.raw), _mm512_unpackhi_ps(a.raw, b.raw));

@@ -74,6 +74,8 @@ struct Vec {
   friend Mask operator==(Vec a, Vec b) { return {vceqq_f32(a.raw, b.raw)}; }
   static Vec select(Mask m, Vec a, Vec b) { return {vbslq_f32(m.raw, a.raw, b.raw)}; }
 
+  // The largest lane; none is NaN.
+  static float reduceMax(Vec a) { return vmaxvq_f32(a.raw); }
   // Four horizontal sums to out[0..3].
   static void reduceAdd4(Vec a, Vec b, Vec c, Vec d, float* out) {
     vst1q_f32(out, vpaddq_f32(vpaddq_f32(a.raw, b.raw), vpaddq_f32(c.raw, d.raw)));

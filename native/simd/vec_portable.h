@@ -108,6 +108,12 @@ struct Vec {
   friend Mask operator==(Vec a, Vec b) { return {a.raw == b.raw}; }
   static Vec select(Mask m, Vec a, Vec b) { return fromInts(ints(b) ^ ((ints(a) ^ ints(b)) & m.raw)); }
 
+  // The largest lane; none is NaN.
+  static float reduceMax(Vec a) {
+    float largest = a.raw[0];
+    for (int i = 1; i < kWidth; ++i) largest = a.raw[i] > largest ? a.raw[i] : largest;
+    return largest;
+  }
   // Four horizontal sums to out[0..3].
   static void reduceAdd4(Vec a, Vec b, Vec c, Vec d, float* out) {
     Vec rows[kWidth] = {a, b, c, d};

@@ -195,6 +195,16 @@ TEST(vec_reduceAdd4) {
   }
 }
 
+TEST(vec_reduceMax) {
+  for (const Isa& isa : isas()) {
+    for (int place = 0; place < isa.vec.width; ++place) {
+      float lanes[16];
+      for (int i = 0; i < 16; ++i) lanes[i] = i == place ? -1.0f : -INFINITY;
+      CHECK_EQ(isa.vec.reduceMax(lanes), -1.0f);
+    }
+  }
+}
+
 TEST(vec_transpose) {
   for (const Isa& isa : isas()) {
     const int w = isa.vec.width;

@@ -34,6 +34,8 @@ inline void reduceRows(const float* rows, float* out) {
   Vec::reduceAdd4(Vec::load(rows), Vec::load(rows + W), Vec::load(rows + 2 * W), Vec::load(rows + 3 * W), out);
 }
 
+inline float largest(const float* a) { return Vec::reduceMax(Vec::load(a)); }
+
 inline void transposeRows(float* rows) {
   Vec block[Vec::kWidth];
   for (int i = 0; i < Vec::kWidth; ++i) block[i] = Vec::load(rows + i * Vec::kWidth);
@@ -70,6 +72,7 @@ constexpr test::VecTable vecTableOf(const char* isa) {
           loadPart<BFloat16>,
           storePart,
           reduceRows,
+          largest,
           transposeRows};
 }
 

@@ -28,6 +28,7 @@ struct VecTable {
   void (*loadPartialBFloat16)(const BFloat16* p, int n, float* out);
   void (*storePartial)(const float* a, int n, float* out);
   void (*reduceAdd4)(const float* rows, float* out);  // [4][width] -> [4]
+  float (*reduceMax)(const float* a);
   void (*transpose)(float* rows);                     // [width][width] in place
 };
 
