@@ -2,6 +2,8 @@
 // AVX-512 F and BW.
 #pragma once
 
+#include <string.h>
+
 #include "vec_avx512.h"
 
 namespace sdpa {
@@ -16,6 +18,12 @@ struct Pairs {
     return {_mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << n) - 1), p)};
   }
   static Pairs zero() { return {_mm512_setzero_si512()}; }
+  // The same pair everywhere.
+  static Pairs broadcast(const BFloat16* p) {
+    int32_t pair;
+    memcpy(&pair, p, sizeof pair);
+    return {_mm512_set1_epi32(pair)};
+  }
   void store(uint16_t* p) const { _mm512_storeu_si512(p, raw); }
 
   // r[i][j] <-> r[j][i], pairs staying whole.
@@ -31,6 +39,14 @@ struct Pairs {
   static void zip(Pairs even, Pairs odd, Pairs& low, Pairs& high) {
     low.raw = _mm512_unpacklo_epi16(even.raw, odd.raw);
     high.raw = _mm512_unpackhi_epi16(even.raw, odd.raw);
+  }
+  // Float32 numbers in the order of low and high -> in that of the channels.
+  static void unzip(Vec& low, Vec& high) {
+    const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+    const __m512 l = low.raw, h = high.raw;
+    low.raw = _mm512_permutex2var_ps(l, first, h);
+    high.raw = _mm512_permutex2var_ps(l, second, h);
   }
   static int lowChannel(int j) { return j / 4 * 8 + j % 4; }
 };

@@ -45,6 +45,10 @@ std::vector<AttentionCase> casesWithHiddenKeys() {
     c.alibi = true;
     c.windowRight = -20;
     cases.push_back(c);
+    c = caseOf(qLen, 610);
+    c.windowRight = 0;
+    c.qDType = c.kvDType = sdpa::kBFloat16;
+    cases.push_back(c);
   }
   return cases;
 }
@@ -99,6 +103,34 @@ TEST(kernelsMemory_nonFiniteKeysReachTheRowsThatSeeThemOnly) {
         checkAll(instance, "k holds " + std::to_string(value));
       }
     }
+  }
+}
+
+// Instructions for bfloat16 take subnormals for zero: numbers that only float32 gets right.
+TEST(kernelsMemory_subnormalNumbersCount) {
+  for (int64_t qLen : {1, 5, 40}) {
+    AttentionCase c = caseOf(qLen, 300);
+    c.headDim = 40;
+    c.valueDim = 70;
+    c.qDType = c.kvDType = sdpa::kBFloat16;
+    Random random(7);
+    const auto fill = [&](Values& values, float scale) {
+      for (size_t i = 0; i < values.floats.size(); ++i) values.set(static_cast<int64_t>(i), scale * (1.5f + random.uniform()));
+    };
+    AttentionInstance smallValues(c);
+    fill(smallValues.v->values, 1e-39f);
+    checkAll(smallValues, "subnormal values");
+    AttentionInstance smallQueries(c);
+    fill(smallQueries.q->values, 1e-39f);
+    fill(smallQueries.k->values, 1e38f);
+    checkAll(smallQueries, "subnormal queries");
+    AttentionInstance smallKeys(c);
+    fill(smallKeys.q->values, 1e38f);
+    fill(smallKeys.k->values, 1e-39f);
+    checkAll(smallKeys, "subnormal keys");
+    AttentionInstance zeros(c);
+    fill(zeros.v->values, 0.0f);
+    checkAll(zeros, "zeros");
   }
 }
 
