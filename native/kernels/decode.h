@@ -18,6 +18,7 @@
 #include "../kernel_table.h"
 #include "decode_softmax.h"
 #include "decode_values.h"
+#include "key_span.h"
 #include "scores.h"
 
 namespace sdpa {
@@ -27,8 +28,9 @@ constexpr int64_t kDecodeBlockBytes = 32 << 10;  // of K in a block, at most
 
 inline int64_t decodeBlockKeys(const Problem& problem) {
   const int64_t rowBytes = problem.headDim * (problem.kvDType == kFloat32 ? 4 : 2);
-  const int64_t keys = kDecodeBlockBytes / rowBytes / kPanel * kPanel;
-  return minimum(maximum(keys, kPanel), kDecodeBlock);
+  int64_t keys = kDecodeBlock;  // halved, so that blocks tile the runs of a cache
+  while (keys > kPanel && keys * rowBytes > kDecodeBlockBytes) keys /= 2;
+  return keys;
 }
 
 struct DecodeScratch {
@@ -77,7 +79,6 @@ struct Decode {
   const Problem& problem;
   const DecodeTask& task;
   const Sequence& sequence;
-  mutable const T *k, *v;  // row 0 of this head, as the span at hand has it
   int64_t rows;
   DecodeScratch scratch;
   bool careful;  // look at each block's product before it joins o
@@ -86,8 +87,6 @@ struct Decode {
       : problem(problem_),
         task(task_),
         sequence(problem.sequences[task.sequence]),
-        k(static_cast<const T*>(problem.k) + sequence.kOffset + task.kvHead * problem.kHeadStride),
-        v(static_cast<const T*>(problem.v) + sequence.vOffset + task.kvHead * problem.vHeadStride),
         rows(sequence.qLen * problem.groupSize),
         scratch(problem, rows, arena),
         careful(false) {}
@@ -117,10 +116,9 @@ struct Decode {
     for (int64_t i = 0; i < scratch.lanes; ++i) scratch.state.m[i] = kNegativeInfinity;
   }
 
-  void scoreKeys(int64_t origin, int64_t count) const {
-    const T* keys = k + origin * problem.kRowStride;
-    const KeyBlock<Products> block{keys, problem.kRowStride, count, problem.headDim};
-    const Lookahead ahead = Lookahead::of(keys, problem.kRowStride, problem.headDim);
+  void scoreKeys(const KeySpan<T>& span, int64_t count) const {
+    const KeyBlock<Products> block{span.k, span.kRowStride, count, problem.headDim};
+    const Lookahead ahead = Lookahead::of(span.k, span.kRowStride, problem.headDim);
     scoreBlock(block, queries(), scratch.depth, rows, ahead, scratch.scores);
     Products::scaleScores(problem.scale, rows, count, scratch.scores);
   }
@@ -136,11 +134,10 @@ struct Decode {
   }
 
   // o = o * rescale + weights V; rescale is used up.
-  void addBlock(int64_t origin, int64_t count, float* o, float* rescale) const {
-    const T* values = v + origin * problem.vRowStride;
-    const ValueBlock<Products> block{values,    problem.vRowStride, count, problem.valueDim,
-                                     weights(), rescale,            o,     scratch.channels};
-    addValues(block, rows, Lookahead::of(values, problem.vRowStride, problem.valueDim), rescale);
+  void addBlock(const KeySpan<T>& span, int64_t count, float* o, float* rescale) const {
+    const ValueBlock<Products> block{span.v,    span.vRowStride, count, problem.valueDim,
+                                     weights(), rescale,         o,     scratch.channels};
+    addValues(block, rows, Lookahead::of(span.v, span.vRowStride, problem.valueDim), rescale);
   }
 
   // Whether every value of o or product is finite.
@@ -167,12 +164,12 @@ struct Decode {
     }
   }
 
-  void addCarefully(int64_t origin, int64_t count) const {
+  void addCarefully(const KeySpan<T>& span, int64_t origin, int64_t count) const {
     float* factors = scratch.state.rescale;
     float kept[kMaxDecodeRows];
     for (int64_t row = 0; row < rows; ++row) kept[row] = factors[row];
     for (int64_t i = 0; i < rows * scratch.channels; ++i) scratch.product[i] = 0.0f;
-    addBlock(origin, count, scratch.product, factors);
+    addBlock(span, count, scratch.product, factors);
     if (!allFinite(scratch.product)) multiplyVisible(origin, count);
     for (int64_t row = 0; row < rows; ++row) {
       const Vec factor = Vec::broadcast(kept[row]);
@@ -182,27 +179,24 @@ struct Decode {
     }
   }
 
+  // Keys [origin, origin + count), all of one span.
+  void attendBlock(const KeySpan<T>& span, int64_t origin, int64_t count, const KeyHull& hull) const {
+    scoreKeys(span, count);
+    applyPasses(origin, count, hull);
+    softmaxRows<Products>(scratch.scores, rows, count, scratch.state, weights());
+    if (careful) return addCarefully(span, origin, count);
+    addBlock(span, count, scratch.o, scratch.state.rescale);
+  }
+
   void walkKeys() const {
     const KeyHull hull = hullOf(problem, sequence, 0, sequence.qLen - 1);
-    int64_t next;
-    for (int64_t origin = task.keyBegin; origin < task.keyEnd; origin = next) {
+    for (int64_t origin = task.keyBegin; origin < task.keyEnd; origin += scratch.blockKeys) {
       if (problem.cancelled && *problem.cancelled) return;
-      next = minimum(origin + scratch.blockKeys, task.keyEnd);
-      int64_t begin = origin, end = next;
+      int64_t begin = origin, end = minimum(origin + scratch.blockKeys, task.keyEnd);
       hull.clip(begin, end);
-      if (begin >= end) continue;
-      const KeySpan<T> span = spanAt<T>(problem, sequence, task.kvHead, begin);
-      k = span.k - begin * problem.kRowStride;
-      v = span.v - begin * problem.vRowStride;
-      if (span.end < end) next = end = span.end;
-      scoreKeys(begin, end - begin);
-      applyPasses(begin, end - begin, hull);
-      softmaxRows<Products>(scratch.scores, rows, end - begin, scratch.state, weights());
-      if (careful) {
-        addCarefully(begin, end - begin);
-      } else {
-        addBlock(begin, end - begin, scratch.o, scratch.state.rescale);
-      }
+      forEachSpan<T>(problem, sequence, task.kvHead, 0, begin, end, [&](const KeySpan<T>& span, int64_t from, int64_t to) {
+        attendBlock(span, from, to - from, hull);
+      });
     }
     Products::orderChannels(scratch.o, rows * scratch.channels);
   }

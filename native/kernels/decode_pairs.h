@@ -101,10 +101,18 @@ inline bool hasSmallRow(const PairDecode& decode) {
 }
 
 inline bool valuesInRange(const PairDecode& decode) {
-  for (int64_t key = decode.task.keyBegin; key < decode.task.keyEnd; ++key) {
-    if (!inRange(decode.v + key * decode.problem.vRowStride, decode.problem.valueDim)) return false;
-  }
-  return true;
+  const Problem& problem = decode.problem;
+  const KeyHull hull = hullOf(problem, decode.sequence, 0, decode.sequence.qLen - 1);
+  int64_t begin = decode.task.keyBegin, end = decode.task.keyEnd;
+  hull.clip(begin, end);
+  bool good = true;
+  forEachSpan<BFloat16>(problem, decode.sequence, decode.task.kvHead, 0, begin, end,
+                        [&](const KeySpan<BFloat16>& span, int64_t from, int64_t to) {
+                          for (int64_t i = 0; good && i < to - from; ++i) {
+                            good = inRange(span.v + i * span.vRowStride, problem.valueDim);
+                          }
+                        });
+  return good;
 }
 
 inline bool decodedByPairs(PairDecode& decode) {

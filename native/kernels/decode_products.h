@@ -24,7 +24,7 @@ struct Lookahead {
   template <class T>
   static Lookahead of(const T* rows, int64_t stride, int64_t dim) {
     constexpr int64_t kBytes = sizeof(T);
-    const int64_t ahead = kLookaheadBytes / (dim * kBytes) + 1;
+    const int64_t ahead = kLookaheadBytes / maximum(dim * kBytes, 1) + 1;
     return {reinterpret_cast<const char*>(rows + ahead * stride), stride * kBytes, dim * kBytes};
   }
   static Lookahead none() { return {nullptr, 0, 0}; }

@@ -96,7 +96,7 @@ inline void valueRows(RowCount<kRows>, const ValueBlock<Products>& block, const 
 // The whole block, for all rows, as many keys at a time as stay in L1. rescale is used up: ones afterwards.
 template <class Products>
 inline void addValues(ValueBlock<Products> block, int64_t rows, Lookahead ahead, float* rescale) {
-  const int64_t rowBytes = block.valueDim * static_cast<int64_t>(sizeof(*block.v));
+  const int64_t rowBytes = maximum(block.valueDim * static_cast<int64_t>(sizeof(*block.v)), 1);
   const int64_t keys = block.count, most = maximum(kMinValueKeys, kValueBytes / rowBytes / kMinValueKeys * kMinValueKeys);
   block.rescale = rescale;
   for (int64_t key = 0; key < keys; key += most) {

@@ -64,9 +64,9 @@ struct Float32Prefill {
   bool packBlockOf(int64_t origin, int64_t begin, int64_t end) const {
     bool finite = true;
     forEachSpan<T>(problem, rows.sequence, rows.task.kvHead, origin, begin, end,
-                   [&](const T* k, const T* v, int64_t from, int64_t to) {
-                     packKeys(k, problem.kRowStride, from, to, problem.headDim, kPanels);
-                     finite = packValues(v, problem.vRowStride, from, to, problem.valueDim, vPanels) && finite;
+                   [&](const KeySpan<T>& span, int64_t from, int64_t to) {
+                     packKeys(span.k, span.kRowStride, from, to, problem.headDim, kPanels);
+                     finite = packValues(span.v, span.vRowStride, from, to, problem.valueDim, vPanels) && finite;
                    });
     return finite;
   }

@@ -98,9 +98,9 @@ struct TilePrefill {
   bool packBlockOf(int64_t origin, int64_t begin, int64_t end) const {
     RangeCheck range;
     forEachSpan<T>(problem, rows.sequence, rows.task.kvHead, origin, begin, end,
-                   [&](const T* keys, const T* values, int64_t from, int64_t to) {
-                     packKeyTiles<kSlices>(keys, problem.kRowStride, from, to, problem.headDim, k, range);
-                     packValueTiles<kSlices>(values, problem.vRowStride, from, to, problem.valueDim, v, range);
+                   [&](const KeySpan<T>& span, int64_t from, int64_t to) {
+                     packKeyTiles<kSlices>(span.k, span.kRowStride, from, to, problem.headDim, k, range);
+                     packValueTiles<kSlices>(span.v, span.vRowStride, from, to, problem.valueDim, v, range);
                    });
     return range.good();
   }

@@ -52,17 +52,17 @@ function appendTo(held: Held, count: number): void {
   held.newest = count;
 }
 
-/** That attention over the cache is attention over its tokens, for the newest queries. */
+/** That attention over the cache is attention over its tokens, for a few of the newest queries and for all of them. */
 function expectAttends(held: Held, window: number, sinkTokens: number): void {
   expect(held.cache.length).toBe(held.tokens.length);
   if (held.tokens.length === 0) return;
-  const q = queryOf(Math.max(1, Math.min(held.newest, 3)), held.tokens.length);
   const options = window === 0 ? {} : { window: { left: window - 1, sinkTokens } };
-  const want = referenceAttention(q, rowsOf(held.tokens, 0), rowsOf(held.tokens, 1), {
-    causal: true,
-    ...options,
-  });
-  expectNear(held.cache.attend(q), want as Tensor);
+  const [k, v] = [rowsOf(held.tokens, 0), rowsOf(held.tokens, 1)];
+  for (const length of new Set([Math.max(1, Math.min(held.newest, 3)), Math.max(1, held.newest)])) {
+    const q = queryOf(length, held.tokens.length);
+    const want = referenceAttention(q, k, v, { causal: true, ...options });
+    expectNear(held.cache.attend(q), want as Tensor);
+  }
 }
 
 describe.each(backendsUnderTest())('$name', ({ backend, select }) => {

@@ -12,7 +12,8 @@ const addon = loaded as Addon;
 describe.runIf(!(loaded instanceof Error))('the repeated step of the addon', () => {
   const [numHeads, numKvHeads, headDim, valueDim] = [4, 2, 16, 8];
   const zeros = (length: number): Float32Array => new Float32Array(length);
-  const fresh = (): NativeCache => new addon.KvCache(Float64Array.of(1, numKvHeads, headDim, valueDim, 0, 3, 0, 0));
+  const fresh = (): NativeCache =>
+    new addon.KvCache(Float64Array.of(1, numKvHeads, headDim, valueDim, 0, 3, 0, 0));
 
   /** A cache that has done one step of one token, with these operands from lse on, as NativeCacheStorage asks for it. */
   function stepped(
