@@ -1,16 +1,9 @@
 import { describeAttention } from './describe-attention.ts';
-import { OptionError } from './errors.ts';
-import {
-  ATTENTION_OPTIONS,
-  type AttentionOptions,
-  type IntegerVector,
-  readIntegers,
-  readWord,
-} from './options.ts';
+import { ATTENTION_OPTIONS, type AttentionOptions, readWord } from './options.ts';
 import type { AttentionProblem } from './problem.ts';
-import { openHead, scoreRow } from './reference/attention.ts';
-import { readRows } from './reference/rows.ts';
+import { forEachScoreRow } from './reference/score-rows.ts';
 import { softmax } from './reference/softmax.ts';
+import { type RowSelection, readSelection, selectedParts } from './selection.ts';
 import { Tensor } from './tensor.ts';
 import type { TensorLike } from './tensor-like.ts';
 
@@ -18,13 +11,9 @@ import type { TensorLike } from './tensor-like.ts';
 export type WeightsStage = 'scores' | 'capped' | 'biased' | 'weights';
 
 /** The options of {@link attentionWeights}. */
-export interface AttentionWeightsOptions extends Omit<AttentionOptions, 'out' | 'returnLse'> {
+export interface AttentionWeightsOptions extends Omit<AttentionOptions, 'out' | 'returnLse'>, RowSelection {
   /** 'weights' by default. */
   readonly stage?: WeightsStage | null;
-  /** Which query rows the result has, in this order; all by default. */
-  readonly queries?: IntegerVector | null;
-  /** Which query heads the result has, in this order; all by default. */
-  readonly heads?: IntegerVector | null;
 }
 
 const STAGES: readonly WeightsStage[] = ['weights', 'scores', 'capped', 'biased'];
@@ -37,8 +26,9 @@ const WEIGHTS_OPTIONS: readonly string[] = [
 ];
 
 /**
- * The attention matrix, for looking at: [B, Hq, Lq, Lk] float32, computed in float64. It is the one result whose
- * memory grows with Lq × Lk; `queries` and `heads` select rows of it.
+ * The attention matrix, for looking at: [B, Hq, Lq, Lk] float32, computed in float64 whatever `backend` says. It is the
+ * one result whose memory grows with Lq × Lk; `queries` and `heads` select rows of it, and no other is computed or held.
+ * What can be said of all rows without it says attentionStats.
  *
  * Arguments as in `attention`; inputs of rank 3 give [Hq, Lq, Lk]. A ragged batch (cuSeqlensQ, cuSeqlensK) gives
  * [B, Hq, max lenQ, max lenK]. Keys and rows that do not exist (kvLengths, the padding of a ragged batch) are
@@ -64,7 +54,7 @@ export function attentionWeights(
   const queries = readSelection(caller, 'queries', options?.queries, described.qLen);
   const heads = readSelection(caller, 'heads', options?.heads, described.numHeads);
   const problem = upTo(stage, described);
-  const { numSequences, groupSize, sinks } = problem;
+  const { numSequences } = problem;
   const isRagged = options?.cuSeqlensK !== undefined && options.cuSeqlensK !== null;
   const keys = isRagged ? longestSequence(problem) : problem.k!.shape[2];
   const result = Tensor.full(
@@ -72,24 +62,13 @@ export function attentionWeights(
     stage === 'weights' ? 0 : -Infinity,
   );
   for (let b = 0; b < numSequences; b++) {
-    const { batch, qLen, kvBegin, kvLen } = problem.sequences[b];
-    const scores = new Float64Array(kvLen);
-    const weights = new Float64Array(kvLen);
-    for (let n = 0; n < heads.length; n++) {
-      const h = heads[n];
-      const head = openHead(
-        problem,
-        b,
-        h,
-        readRows(problem.k!, batch, Math.floor(h / groupSize), kvBegin, kvLen),
-      );
-      for (let row = 0; row < queries.length; row++) {
-        if (queries[row] >= qLen) continue;
-        scoreRow(head, queries[row], scores);
-        if (stage === 'weights') softmax(scores, sinks === null ? -Infinity : sinks.at(h), weights);
-        const at = ((b * heads.length + n) * queries.length + row) * keys;
-        result.data.set(stage === 'weights' ? weights : scores, at);
-      }
+    const weights = new Float64Array(stage === 'weights' ? problem.sequences[b].kvLen : 0);
+    for (const { problem: part, headAt, rowAt } of selectedParts(problem, b, heads, queries)) {
+      forEachScoreRow(part, 0, (h, i, scores) => {
+        if (stage === 'weights') softmax(scores, part.sinks === null ? -Infinity : part.sinks.at(h), weights);
+        const row = (b * heads.length + headAt + h) * queries.length + rowAt + i;
+        result.data.set(stage === 'weights' ? weights : scores, row * keys);
+      });
     }
   }
   return problem.outShape.length === 3 && !isRagged ? result.squeeze(0) : result;
@@ -110,17 +89,4 @@ function longestSequence(problem: AttentionProblem): number {
   let longest = 0;
   for (let b = 0; b < problem.numSequences; b++) longest = Math.max(longest, begins[b + 1] - begins[b]);
   return longest;
-}
-
-/** Indices below `length`; all of them where none are given. */
-function readSelection(caller: string, name: string, value: unknown, length: number): ArrayLike<number> {
-  if (value === undefined || value === null) return Array.from({ length }, (_, index) => index);
-  const indices = readIntegers(caller, name, value, -1);
-  for (let n = 0; n < indices.length; n++) {
-    if (indices[n] >= 0 && indices[n] < length) continue;
-    throw new OptionError(
-      `${caller}: ${name} must be indices from 0 to ${length - 1}; element ${n} is ${indices[n]}; there are ${length}`,
-    );
-  }
-  return indices;
 }

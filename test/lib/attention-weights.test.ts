@@ -2,12 +2,17 @@ import { describe, expect, test } from 'vitest';
 import { referenceAttention } from '../../lib/attention.ts';
 import { attentionWeights } from '../../lib/attention-weights.ts';
 import { OptionError } from '../../lib/errors.ts';
+import { cut } from '../../lib/problem-slice.ts';
 import { Tensor } from '../../lib/tensor.ts';
+import { randomMask } from '../cases.ts';
+import { longestFloat64Array } from '../memory.ts';
 
 const q = Tensor.randn([2, 4, 5, 8], { seed: 1 });
 const k = Tensor.randn([2, 2, 7, 8], { seed: 2 });
 const v = Tensor.randn([2, 2, 7, 8], { seed: 3 });
 const bias = Tensor.randn([4, 5, 7], { seed: 4 });
+
+const at = (index: number): { begin: number; end: number } => ({ begin: index, end: index + 1 });
 
 /** scale × q·k of one element. */
 function score(b: number, h: number, i: number, j: number): number {
@@ -75,6 +80,49 @@ describe('attentionWeights', () => {
     expect(some.at(1, 0, 0, 5)).toBe(all.at(1, 3, 4, 5));
     expect(some.at(0, 1, 1, 2)).toBe(all.at(0, 1, 0, 2));
     expect(attentionWeights(q, k, v, { queries: [] }).shape).toEqual([2, 4, 0, 7]);
+  });
+
+  test.each(['scores', 'capped', 'biased', 'weights'] as const)(
+    'selects from stage %s with every option',
+    (stage) => {
+      const options = {
+        stage,
+        causal: true,
+        kvLengths: [6, 7],
+        softcap: 3,
+        bias,
+        mask: randomMask([2, 4, 5, 7], 6),
+        alibiSlopes: Tensor.randn([2, 4], { seed: 7 }),
+        sinks: [1, 2, 3, 4],
+      };
+      const all = attentionWeights(q, k, v, options);
+      const [heads, queries] = [
+        [2, 3, 1],
+        [3, 4, 0, 0],
+      ];
+      const some = attentionWeights(q, k, v, { ...options, heads, queries });
+      for (let b = 0; b < 2; b++) {
+        for (const [n, h] of heads.entries()) {
+          for (const [m, i] of queries.entries()) {
+            const row = (x: Tensor, head: number, query: number): Float32Array =>
+              cut(x, [at(b), at(head), at(query)]).toFloat32Array();
+            expect(row(some, n, m)).toEqual(row(all, h, i));
+          }
+        }
+      }
+    },
+  );
+
+  test('a few rows of a long context take the memory of those rows', () => {
+    const [long, head] = [100_000, Tensor.zeros([1, 8, 100_000, 2])];
+    const options = { causal: true, heads: [5], queries: [long - 1, 7] };
+    let weights: Tensor | undefined;
+    const longest = longestFloat64Array(() => {
+      weights = attentionWeights(head, head, head, options);
+    });
+    expect(weights!.shape).toEqual([1, 1, 2, long]);
+    expect(weights!.at(0, 0, 1, 7)).toBeCloseTo(1 / 8, 7);
+    expect(longest).toBeLessThanOrEqual(2 ** 18);
   });
 
   test('rank 3 gives rank 3; keys beyond kvLengths are 0, and -Infinity among scores', () => {
