@@ -22,6 +22,15 @@ struct DecodeTask {
   float* partial;  // [m: rows][l: rows][o: rows * valueDim] of this chunk
 };
 
+// Where the statistics of a problem's rows go, each laid out as Problem::lse is, which is one of them; and the window
+// around a query whose weights are summed to windowMass.
+struct StatsOutput {
+  float *entropy, *maxWeight;
+  int32_t* argmax;
+  float* windowMass;  // null when not wanted
+  int64_t massLeft, massRight, massSinkTokens;
+};
+
 struct KernelTable {
   const char* isa;
   int32_t tileRows;  // query rows of a prefill tile
@@ -33,6 +42,10 @@ struct KernelTable {
   void (*decode)(const Problem& problem, const DecodeTask& task, void* scratch);
   // Folds the partials of numChunks consecutive chunks (stride partialFloats) into out and lse of this KV head.
   void (*decodeMerge)(const Problem& problem, const DecodeTask& first, int64_t numChunks, int64_t partialFloats);
+
+  // Statistics of the weights of a task's rows. The problem has no values: valueDim is 0, and v null.
+  size_t (*statsScratchBytes)(const Problem& problem, int64_t rows);
+  void (*stats)(const Problem& problem, const StatsOutput& output, const PrefillTask& task, void* scratch);
 
   // Ceilings: independent FMA chains in registers (returns the FLOPs done), and a sum over a buffer.
   double (*fmaProbe)(int64_t iterations, float* sink);

@@ -4,6 +4,7 @@
 #include "binding/attention_binding.h"
 #include "binding/kv_cache_binding.h"
 #include "binding/machine_binding.h"
+#include "binding/stats_binding.h"
 
 namespace {
 
@@ -22,6 +23,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("sequenceFields", fieldNames(env, sequenceFields, sizeof sequenceFields / sizeof *sequenceFields));
   exports.Set("attention", Napi::Function::New(env, sdpa::attention, "attention"));
   exports.Set("attentionAsync", Napi::Function::New(env, sdpa::attentionAsync, "attentionAsync"));
+  exports.Set("attentionStats", Napi::Function::New(env, sdpa::attentionStats, "attentionStats"));
   exports.Set("KvCache", sdpa::KvCacheBinding::define(env));
   exports.Set("cacheMemory", Napi::Function::New(env, sdpa::KvCacheBinding::cacheMemory, "cacheMemory"));
   sdpa::exportMachine(env, exports);

@@ -6,13 +6,14 @@
 #include "merge.h"
 #include "prefill.h"
 #include "probes.h"
+#include "stats.h"
 
 namespace sdpa {
 namespace {
 
 constexpr KernelTable kernelTableOf(const char* isa) {
-  return {isa,  kTileRows,   prefillScratchBytes, prefill,  decodeScratchBytes,
-          decode, decodeMerge, fmaProbe,            readProbe, nullptr};
+  return {isa,         kTileRows,         prefillScratchBytes, prefill,  decodeScratchBytes, decode,
+          decodeMerge, statsScratchBytes, stats,               fmaProbe, readProbe,          nullptr};
 }
 
 }  // namespace

@@ -13,12 +13,9 @@ inline Vec finiteMaximum(Vec m) {
   return Vec::select(m == Vec::broadcast(kNegativeInfinity), Vec::zero(), m);
 }
 
-// weights[key][lane] = exp(scores[key][lane] - m) for keys [begin, end) of one vector of lanes, `stride` floats a key;
-// m, l are updated and rescale receives exp(m before - m after). weights may be scores. A NaN score is passed over by
-// the maximum and reaches its weight and l.
-inline void updateSoftmax(const float* scores, float* weights, int64_t stride, int64_t begin, int64_t end, float* m,
-                          float* l, float* rescale) {
-  const Vec before = Vec::load(m);
+// The largest score of keys [begin, end) of one vector of lanes, `stride` floats a key, and of `before`. A NaN is passed
+// over.
+SDPA_ALWAYS_INLINE Vec maximumOf(const float* scores, int64_t stride, int64_t begin, int64_t end, Vec before) {
   Vec m0 = before, m1 = before, m2 = before, m3 = before;
   int64_t key = begin;
   for (; key + 4 <= end; key += 4) {
@@ -29,7 +26,16 @@ inline void updateSoftmax(const float* scores, float* weights, int64_t stride, i
     m3 = Vec::max(Vec::load(place + 3 * stride), m3);
   }
   for (; key < end; ++key) m0 = Vec::max(Vec::load(scores + key * stride), m0);
-  const Vec after = Vec::max(Vec::max(m0, m1), Vec::max(m2, m3));
+  return Vec::max(Vec::max(m0, m1), Vec::max(m2, m3));
+}
+
+// weights[key][lane] = exp(scores[key][lane] - m) for keys [begin, end) of one vector of lanes, `stride` floats a key;
+// m, l are updated and rescale receives exp(m before - m after). weights may be scores. A NaN score is passed over by
+// the maximum and reaches its weight and l.
+inline void updateSoftmax(const float* scores, float* weights, int64_t stride, int64_t begin, int64_t end, float* m,
+                          float* l, float* rescale) {
+  const Vec before = Vec::load(m);
+  const Vec after = maximumOf(scores, stride, begin, end, before);
 
   // The difference comes first: it is exact near the maximum, and no product of a large score overflows.
   const Vec origin = finiteMaximum(after);

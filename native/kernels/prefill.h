@@ -79,15 +79,20 @@ struct Float32Prefill {
     if (!finiteValues) removeNonFinite(begin, end);
   }
 
-  // One tile against keys [begin, end) (relative to origin) of the packed block.
-  void attend(const QueryTile& tile, const float* qT, int64_t origin, int64_t begin, int64_t end) const {
-    const int64_t lanes = tile.lanes;
+  // The scores of one tile against keys [begin, end) (relative to origin) of the packed block, through all passes.
+  void computeScores(const QueryTile& tile, const float* qT, int64_t origin, int64_t begin, int64_t end) const {
     const int64_t rowBegin = begin / kGemmRows * kGemmRows, rowEnd = roundUp(end, kGemmRows);
     gemm(tile.vecs(), {kPanels, kPanel * problem.headDim, rowBegin, rowEnd, qT, problem.headDim, kDepthChain,
                        Update::kStore, nullptr, scores});
-    const ScoreTile scoreTile{&problem, &rows.sequence, rows.task.kvHead, tile.rowBegin, tile.rows, lanes,
-                              origin,   begin,          end,              scores};
-    applyScorePasses(scoreTile, tile.hull);
+    applyScorePasses({&problem, &rows.sequence, rows.task.kvHead, tile.rowBegin, tile.rows, tile.lanes, origin, begin,
+                      end, scores},
+                     tile.hull);
+  }
+
+  // One tile against the same keys.
+  void attend(const QueryTile& tile, const float* qT, int64_t origin, int64_t begin, int64_t end) const {
+    const int64_t lanes = tile.lanes;
+    computeScores(tile, qT, origin, begin, end);
     if (!finiteValues) memcpy(savedScores, scores, static_cast<size_t>(end * lanes) * sizeof(float));
     for (int64_t lane = 0; lane < lanes; lane += Vec::kWidth) {
       updateSoftmax(scores + lane, scores + lane, lanes, begin, end, tile.m + lane, tile.l + lane, rescale + lane);
