@@ -1,6 +1,7 @@
 import type { DType } from './dtype.ts';
 import { OptionError } from './errors.ts';
 import { loadNativeBackend } from './native/backend.ts';
+import type { ResolvedWindow } from './options.ts';
 import type { AttentionProblem } from './problem.ts';
 import { referenceBackend } from './reference/backend.ts';
 import type { Tensor } from './tensor.ts';
@@ -22,7 +23,20 @@ export interface Backend {
     lse: Tensor | null,
     signal?: AbortSignal,
   ): Promise<void>;
+  /** Statistics of the weights; `massWindow` is given where results.windowMass is. v is not read. */
+  attentionStats(problem: AttentionProblem, results: StatsResults, massWindow: ResolvedWindow | null): void;
   createCache(layout: CacheLayout): CacheStorage;
+}
+
+/** Where the statistics of a problem's rows go: [B, numHeads, Lq] each, all of the same strides and offset. */
+export interface StatsResults {
+  readonly entropy: Tensor;
+  readonly maxWeight: Tensor;
+  /** int32; the others are float32. */
+  readonly argmax: Tensor;
+  readonly lse: Tensor;
+  /** null where it is not wanted. */
+  readonly windowMass: Tensor | null;
 }
 
 /** Everything that fixes the memory layout of a KV cache. */

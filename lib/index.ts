@@ -13,6 +13,12 @@
  * @module
  */
 export { type AttentionResult, attention, attentionAsync, referenceAttention } from './attention.ts';
+export {
+  type AttentionStats,
+  type AttentionStatsOptions,
+  type AttentionStatsWithMass,
+  attentionStats,
+} from './attention-stats.ts';
 export { type AttentionWeightsOptions, attentionWeights, type WeightsStage } from './attention-weights.ts';
 export type { BackendChoice } from './backend.ts';
 export { type BackendInfo, backendInfo, getNumThreads, setNumThreads } from './backend-info.ts';
@@ -54,5 +60,6 @@ export type {
   FloatVector,
   IntegerVector,
 } from './options.ts';
+export type { RowSelection } from './selection.ts';
 export { type NestedArray, Tensor, type TensorOptions } from './tensor.ts';
 export type { ForeignTensor, TensorLike } from './tensor-like.ts';

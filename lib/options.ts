@@ -225,28 +225,44 @@ export interface ResolvedWindow {
 const OPEN: ResolvedWindow = { windowLeft: Infinity, windowRight: Infinity, sinkTokens: 0 };
 const CAUSAL: ResolvedWindow = { windowLeft: Infinity, windowRight: 0, sinkTokens: 0 };
 
+/** What messages call the parts of an option that is a window. */
+const PART_NAMES = {
+  window: { left: 'window.left', right: 'window.right', sinkTokens: 'window.sinkTokens' },
+  massWindow: { left: 'massWindow.left', right: 'massWindow.right', sinkTokens: 'massWindow.sinkTokens' },
+} as const;
+
 /** A copy of the window, its properties read once; null where none is given. */
-function readSides(caller: string, window: unknown): AttentionWindow | null {
+function readSides(
+  caller: string,
+  window: unknown,
+  name: keyof typeof PART_NAMES = 'window',
+): AttentionWindow | null {
   if (window === undefined || window === null) return null;
   if (typeof window === 'number') {
     throw new OptionError(
-      `${caller}: window must be { left?, right?, sinkTokens? }; got ${window}; ` +
+      `${caller}: ${name} must be { left?, right?, sinkTokens? }; got ${window}; ` +
         `a model's sliding_window of N is { left: N - 1 }`,
     );
   }
-  const { left, right, sinkTokens } = checkOptions<AttentionWindow>(caller, 'window', window, WINDOW_OPTIONS);
+  const { left, right, sinkTokens } = checkOptions<AttentionWindow>(caller, name, window, WINDOW_OPTIONS);
   return { left, right, sinkTokens };
 }
 
-/** The window with causality folded into its right side. */
-export function readWindow(caller: string, window: unknown, causal: boolean): ResolvedWindow {
-  const sides = readSides(caller, window);
+/** The window with causality folded into its right side; `name` is the option's. */
+export function readWindow(
+  caller: string,
+  window: unknown,
+  causal: boolean,
+  name: keyof typeof PART_NAMES = 'window',
+): ResolvedWindow {
+  const sides = readSides(caller, window, name);
   if (sides === null) return causal ? CAUSAL : OPEN;
-  const windowRight = readSide(caller, 'window.right', sides.right);
+  const parts = PART_NAMES[name];
+  const windowRight = readSide(caller, parts.right, sides.right);
   return {
-    windowLeft: readSide(caller, 'window.left', sides.left),
+    windowLeft: readSide(caller, parts.left, sides.left),
     windowRight: causal ? Math.min(windowRight, 0) : windowRight,
-    sinkTokens: readCount(caller, 'window.sinkTokens', sides.sinkTokens, 0, 0),
+    sinkTokens: readCount(caller, parts.sinkTokens, sides.sinkTokens, 0, 0),
   };
 }
 

@@ -10,61 +10,90 @@ type Nested = any;
  * Attention once more, from the words of the contract and from nothing of lib/: the whole score matrix, every condition
  * as it is written there. For float32 inputs of rank 4 or, ragged, of rank 3. It checks the oracle and the validator both.
  */
-export function denseAttention({ q, k, v, options }: Inputs): AttentionResult {
-  const ragged = options.cuSeqlensQ as Int32Array | undefined;
-  if (ragged === undefined) {
-    const parts = Array.from({ length: q.shape[0] }, (_, b) =>
-      entry(
-        options,
-        b,
-        (q.toArray() as Nested)[b],
-        (k.toArray() as Nested)[b],
-        (v.toArray() as Nested)[b],
-        v.shape[3],
+export function denseAttention(inputs: Inputs): AttentionResult {
+  const { q, v, options } = inputs;
+  const rows = rowsOf(inputs);
+  const valueDim = v.shape.at(-1)!;
+  const shape = q.shape.slice(0, -1);
+  const outOf = ({ scores, weights, values }: Nested): number[] =>
+    Array.from({ length: valueDim }, (_, d) =>
+      weights.reduce(
+        (sum: number, w: number, j: number) => (scores[j] === -Infinity ? sum : sum + w * values[j][d]),
+        0,
       ),
     );
-    const outShape = [...q.shape.slice(0, 3), v.shape[3]];
-    return {
-      out: new Tensor(Float32Array.from((parts.map((part) => part.out) as Nested).flat(3)), outShape),
-      lse: new Tensor(
-        Float32Array.from((parts.map((part) => part.lse) as Nested).flat(2)),
-        q.shape.slice(0, 3),
-      ),
-    };
-  }
-  const cuK = options.cuSeqlensK as Int32Array;
-  const cut = (x: Tensor, ends: Int32Array, b: number): Nested => x.slice(1, ends[b], ends[b + 1]).toArray();
-  const out: Nested = Array.from({ length: q.shape[0] }, () => []);
-  const lse: Nested = Array.from({ length: q.shape[0] }, () => []);
-  for (let b = 0; b + 1 < ragged.length; b++) {
-    const part = entry(options, b, cut(q, ragged, b), cut(k, cuK, b), cut(v, cuK, b), v.shape[2]);
-    for (const [h, rows] of part.out.entries()) out[h].push(...rows);
-    for (const [h, rows] of part.lse.entries()) lse[h].push(...rows);
-  }
   return {
-    out: new Tensor(Float32Array.from(out.flat(2)), [q.shape[0], q.shape[1], v.shape[2]]),
-    lse: new Tensor(Float32Array.from(lse.flat(1)), [q.shape[0], q.shape[1]]),
+    out: tensorOf(rows, options, [...shape, valueDim], outOf),
+    lse: tensorOf(rows, options, shape, ({ lse }) => lse),
   };
 }
 
-/** One batch entry; q [Hq][Lq][D], k and v [Hkv][Lk][...]. */
-function entry(
+/** The statistics of the weights likewise, [B, Hq, Lq] each; `windowMass` is that of keys j with p - 5 <= j <= p + 2. */
+export function denseStats(
+  inputs: Inputs,
+): Record<'entropy' | 'maxWeight' | 'argmax' | 'lse' | 'windowMass', Tensor> {
+  const { q, options } = inputs;
+  const rows = rowsOf(inputs);
+  const statOf = (read: (row: Nested) => Nested): Tensor =>
+    tensorOf(rows, options, q.shape.slice(0, -1), read);
+  const sum = (numbers: number[]): number => numbers.reduce((a, b) => a + b, 0);
+  const top = ({ scores }: Nested): number => (scores.includes(NaN) ? NaN : Math.max(-Infinity, ...scores));
+  return {
+    entropy: statOf(({ weights, sinkWeight }) =>
+      sum([...weights, sinkWeight].map((w) => (w === 0 ? 0 : -w * Math.log(w)))),
+    ),
+    maxWeight: statOf(({ weights }) => (weights.includes(NaN) ? NaN : Math.max(0, ...weights))),
+    argmax: statOf((row) =>
+      row.weights.includes(NaN) || top(row) === -Infinity ? -1 : row.scores.indexOf(top(row)),
+    ),
+    lse: statOf(({ lse }) => lse),
+    windowMass: statOf(({ weights, position }) =>
+      sum(
+        weights.filter((w: number, j: number) => Number.isNaN(w) || (position - 5 <= j && j <= position + 2)),
+      ),
+    ),
+  };
+}
+
+/** `read` of each row as a tensor [B, Hq, Lq, ...], or [Hq, totalQ, ...] of a ragged batch. */
+function tensorOf(
+  rows: Nested,
   options: Nested,
-  b: number,
-  q: Nested,
-  k: Nested,
-  v: Nested,
-  valueDim: number,
-): { out: Nested; lse: Nested } {
+  shape: readonly number[],
+  read: (row: Nested) => Nested,
+): Tensor {
+  const byHead =
+    options.cuSeqlensQ === undefined ? rows.flat() : transposed(rows).map((parts: Nested) => parts.flat());
+  return new Tensor(Float32Array.from(byHead.flat().flatMap(read)), shape);
+}
+
+function transposed(rows: Nested): Nested {
+  return (rows[0] ?? []).map((_: Nested, h: number) => rows.map((heads: Nested) => heads[h]));
+}
+
+/** The rows of every batch entry or sequence, [b][Hq][qLen]. */
+function rowsOf({ q, k, v, options }: Inputs): Nested {
+  const ragged = options.cuSeqlensQ as Int32Array | undefined;
+  if (ragged === undefined) {
+    const [qs, ks, vs] = [q, k, v].map((x) => x.toArray() as Nested);
+    return qs.map((_: Nested, b: number) => entry(options, b, qs[b], ks[b], vs[b]));
+  }
+  const cuK = options.cuSeqlensK as Int32Array;
+  const cut = (x: Tensor, ends: Int32Array, b: number): Nested => x.slice(1, ends[b], ends[b + 1]).toArray();
+  return Array.from({ length: ragged.length - 1 }, (_, b) =>
+    entry(options, b, cut(q, ragged, b), cut(k, cuK, b), cut(v, cuK, b)),
+  );
+}
+
+/** One batch entry; q [Hq][Lq][D], k and v [Hkv][Lk][...]. */
+function entry(options: Nested, b: number, q: Nested, k: Nested, v: Nested): Nested {
   const [numHeads, kvLen] = [q.length, options.kvLengths?.[b] ?? k[0].length];
   const offset = options.queryOffset?.[b] ?? options.queryOffset ?? kvLen - q[0].length;
   const { left = Infinity, right = Infinity, sinkTokens = 0 } = options.window ?? {};
-  const out: Nested = [];
-  const lse: Nested = [];
-  for (let h = 0; h < numHeads; h++) {
+  return q.map((queries: Nested, h: number) => {
     const kv = Math.floor(h / (numHeads / k.length));
     const slope = slopeOf(options.alibiSlopes, b, h);
-    const rows = q[h].map((query: number[], i: number) => {
+    return queries.map((query: number[], i: number) => {
       const p = offset + i;
       const scores = k[kv].map((key: number[], j: number) => {
         const inWindow = (p - left <= j && j <= p + right) || (j < sinkTokens && j <= p + right);
@@ -77,29 +106,17 @@ function entry(
         if (options.softcap) score = options.softcap * Math.tanh(score / options.softcap);
         return score - slope * Math.abs(p - j) + bias;
       });
-      return softmaxOf(scores, options.sinks?.[h] ?? -Infinity);
+      return { ...softmaxOf(scores, options.sinks?.[h] ?? -Infinity), values: v[kv], position: p };
     });
-    lse.push(rows.map((row: Nested) => row.lse));
-    out.push(
-      rows.map((row: Nested) =>
-        Array.from({ length: valueDim }, (_, d) =>
-          row.weights.reduce(
-            (sum: number, w: number, j: number) =>
-              row.scores[j] === -Infinity ? sum : sum + w * v[kv][j][d],
-            0,
-          ),
-        ),
-      ),
-    );
-  }
-  return { out, lse };
+  });
 }
 
 function softmaxOf(scores: number[], sink: number): Nested {
   const m = Math.max(sink, ...scores);
-  if (m === -Infinity) return { scores, weights: scores.map(() => 0), lse: m };
+  if (m === -Infinity) return { scores, weights: scores.map(() => 0), sinkWeight: 0, lse: m };
   const l = scores.reduce((sum, s) => sum + (s === -Infinity ? 0 : Math.exp(s - m)), Math.exp(sink - m));
-  return { scores, weights: scores.map((s) => Math.exp(s - m) / l), lse: m + Math.log(l) };
+  const weights = scores.map((s) => Math.exp(s - m) / l);
+  return { scores, weights, sinkWeight: Math.exp(sink - m) / l, lse: m + Math.log(l) };
 }
 
 /** The element of a tensor that broadcasts from the right; undefined where there is no tensor. */

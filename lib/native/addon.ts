@@ -33,6 +33,22 @@ export interface Addon {
   ): Promise<Status>;
 
   /**
+   * Statistics of the weights, [B, numHeads, Lq] each, laid out as lse is. out and v are left out: valueDim is 0.
+   * massWindow: left, right and sinkTokens of the window whose mass is wanted, or null as windowMass is.
+   */
+  attentionStats(
+    problem: Float64Array,
+    ...operandsAndResults: [
+      ...Operands,
+      entropy: Operand,
+      maxWeight: Operand,
+      argmax: Operand,
+      windowMass: Operand,
+      massWindow: Float64Array | null,
+    ]
+  ): Status;
+
+  /**
    * layout: batch, numKvHeads, headDim, valueDim, dtype code, maxLength (0 = unbounded), window (0 = none), sinkTokens. With
    * another cache of that layout: an independent continuation of it.
    */

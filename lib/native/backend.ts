@@ -1,5 +1,6 @@
-import type { Backend, CacheLayout, CacheStorage } from '../backend.ts';
+import type { Backend, CacheLayout, CacheStorage, StatsResults } from '../backend.ts';
 import { NativeLoadError } from '../errors.ts';
+import type { ResolvedWindow } from '../options.ts';
 import type { AttentionProblem } from '../problem.ts';
 import type { Tensor } from '../tensor.ts';
 import type { Addon } from './addon.ts';
@@ -7,6 +8,7 @@ import { NativeCacheStorage } from './cache.ts';
 import { checkStatus, guard, operandsOf, steadyOperandsOf, withCancelFlag } from './call.ts';
 import { encodeProblem } from './encode.ts';
 import { loadAddon } from './loader.ts';
+import { writeStats } from './stats.ts';
 
 let backend: Backend | undefined;
 
@@ -42,6 +44,10 @@ class NativeBackend implements Backend {
     await withCancelFlag(signal, (cancelFlag) =>
       guard(() => this.#addon.attentionAsync(encodeProblem(call), ...steadyOperandsOf(call), cancelFlag)),
     );
+  }
+
+  attentionStats(problem: AttentionProblem, results: StatsResults, massWindow: ResolvedWindow | null): void {
+    writeStats(this.#addon, problem, results, massWindow);
   }
 
   createCache(layout: CacheLayout): CacheStorage {

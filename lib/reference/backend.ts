@@ -1,8 +1,10 @@
-import type { Backend } from '../backend.ts';
+import type { Backend, StatsResults } from '../backend.ts';
+import type { ResolvedWindow } from '../options.ts';
 import type { AttentionProblem } from '../problem.ts';
 import type { Tensor } from '../tensor.ts';
 import { createCache } from './cache.ts';
 import { run, runAsync } from './run.ts';
+import { writeStats } from './stats.ts';
 
 /**
  * The TypeScript backend: the oracle itself, exact and slow, in the calling thread. `threads` and `precision` change
@@ -15,5 +17,8 @@ export const referenceBackend: Backend = Object.freeze({
     run(problem, out, lse);
   },
   attentionAsync: runAsync,
+  attentionStats(problem: AttentionProblem, results: StatsResults, massWindow: ResolvedWindow | null): void {
+    writeStats(problem, results, massWindow);
+  },
   createCache,
 });
