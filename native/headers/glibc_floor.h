@@ -13,6 +13,7 @@
 #define SDPA_GLIBC_FLOOR(name)
 #endif
 
+SDPA_GLIBC_FLOOR(exp)
 SDPA_GLIBC_FLOOR(log)
 SDPA_GLIBC_FLOOR(dladdr)
 SDPA_GLIBC_FLOOR(dlopen)
