@@ -30,7 +30,8 @@ struct StatsInstance : AttentionInstance {
       : AttentionInstance(c), entropy(count()), maxWeight(count()), windowMass(count()), argmax(count()) {
     output = {entropy.data(), maxWeight.data(), argmax.data(), windowMass.data(), 9, 2, 3};
     problem.v = nullptr;
-    problem.valueDim = 0;
+    problem.valueDim = problem.vHeadStride = problem.vRowStride = 0;
+    for (sdpa::Sequence& sequence : sequences) sequence.vOffset = 0;
   }
   size_t count() const { return static_cast<size_t>(numHeads() * totalQ); }
   void clear() {
