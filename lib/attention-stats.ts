@@ -40,9 +40,6 @@ export interface AttentionStatsWithMass extends AttentionStats {
   readonly windowMass: Tensor;
 }
 
-type WithMass = AttentionStatsOptions & { readonly massWindow: AttentionWindow };
-type WithoutMass = AttentionStatsOptions & { readonly massWindow?: null };
-
 const CALLER = 'attentionStats';
 
 const STATS_OPTIONS: readonly string[] = [
@@ -75,13 +72,13 @@ export function attentionStats(
   q: TensorLike,
   k: TensorLike,
   v: TensorLike,
-  options: WithMass,
+  options: AttentionStatsOptions & { readonly massWindow: AttentionWindow },
 ): AttentionStatsWithMass;
 export function attentionStats(
   q: TensorLike,
   k: TensorLike,
   v: TensorLike,
-  options?: WithoutMass | null,
+  options?: (AttentionStatsOptions & { readonly massWindow?: null }) | null,
 ): AttentionStats;
 export function attentionStats(
   q: TensorLike,
