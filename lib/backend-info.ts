@@ -67,8 +67,8 @@ export function getNumThreads(): number {
 }
 
 /**
- * Sets how many threads later calls of this process may use, all of its workers included. Without effect where the
- * addon is missing.
+ * Sets how many threads later calls of this process may use, all of its workers included. Threads beyond the cores that
+ * the system lets the process use would only take turns, and are not started. Without effect where the addon is missing.
  *
  * @param n a whole number from 1 to 1024
  * @throws OptionError

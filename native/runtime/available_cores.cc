@@ -144,6 +144,18 @@ int coresOfCgroups() { return kNoLimit; }
 
 }  // namespace
 
+int currentCore() {
+#if defined(__linux__)
+  return sched_getcpu();
+#elif defined(_WIN32)
+  return static_cast<int>(GetCurrentProcessorNumber());
+#else
+  return -1;
+#endif
+}
+
 int availableCores() { return std::max(1, std::min(coresOfAffinityMask(), coresOfCgroups())); }
+
+int affinityCores() { return std::max(1, coresOfAffinityMask()); }
 
 }  // namespace sdpa

@@ -15,8 +15,9 @@
 #define NOMINMAX
 #endif
 #include <windows.h>
-#elif !defined(__linux__)
+#else
 #include <pthread.h>
+#include <sched.h>
 #endif
 #if defined(_MSC_VER)
 #include <intrin.h>
@@ -58,21 +59,57 @@ inline void relaxCpu() {
 #endif
 }
 
+// Lets another thread that waits for this core have it, if there is one.
+inline void yieldCore() {
+#if defined(_WIN32)
+  SwitchToThread();
+#else
+  sched_yield();
+#endif
+}
+
 // Longer than the gap between two jobs of one call, shorter than anybody minds; a sleep and a wakeup cost both sides
 // 10-50 us.
 constexpr auto kSpinTime = std::chrono::microseconds(50);
 
-// Spins until done() or for kSpinTime; true if done.
+// Between two looks at the clock, half a microsecond apart, so much time passes only where the core was taken away.
+constexpr auto kTakenAwayTime = std::chrono::microseconds(20);
+
+// Spins until done(), for `time`, or until the core is taken away: somebody else wants it. True if done.
 template <typename Done>
-bool spinUntil(Done done) {
-  const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
-  do {
+bool spinUntil(Done done, std::chrono::nanoseconds time = kSpinTime) {
+  auto now = std::chrono::steady_clock::now();
+  const auto deadline = now + time;
+  while (now < deadline) {
     for (int i = 0; i < 16; ++i) {
       if (done()) return true;
       relaxCpu();
     }
-  } while (std::chrono::steady_clock::now() < deadline);
+    const auto before = now;
+    now = std::chrono::steady_clock::now();
+    if (now - before > kTakenAwayTime) return done();
+  }
   return false;
+}
+
+// At most so long in all does a thread offer its core that finds no taker, or gets it back.
+constexpr auto kYieldTime = std::chrono::milliseconds(4);
+
+// As spinUntil, but offers the core at every turn: for a thread in whose way others stand, or the other way round. It
+// stays runnable, so that the system may find it another core. `time` counts while nobody takes the offer.
+template <typename Done>
+bool yieldUntil(Done done, std::chrono::nanoseconds time) {
+  auto now = std::chrono::steady_clock::now();
+  const auto deadline = now + kYieldTime;
+  std::chrono::nanoseconds own{0};
+  while (now < deadline && own < time) {
+    if (done()) return true;
+    yieldCore();
+    const auto before = now;
+    now = std::chrono::steady_clock::now();
+    if (now - before < kTakenAwayTime) own += now - before;
+  }
+  return done();
 }
 
 }  // namespace sdpa

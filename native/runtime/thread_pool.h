@@ -15,6 +15,7 @@ using TaskFn = void (*)(void* context, int64_t task, int slot);
 struct ParallelOptions {
   int maxThreads = 0;                            // at most this many, the caller included; 0 = all
   const std::atomic<bool>* cancelled = nullptr;  // once true, the job stops between two tasks; may be null
+  double microseconds = 1e9;                     // of all tasks one after the other, roughly; a short job wakes nobody
 };
 
 class ThreadPool {
@@ -35,15 +36,20 @@ class ThreadPool {
   // Read it once, and pass it as the job's maxThreads, where another thread may call setNumThreads meanwhile.
   int participants(int64_t count, int maxThreads) const;
 
-  // Whether a worker is up already: running a task, or spinning after one. Where none is, a job pays for a wakeup,
-  // 10-50 us, and one below about 100 us is faster with maxThreads = 1. A snapshot: good for this decision only.
-  bool hasAwakeWorker() const;
+  // Whether a worker is looking for work at this moment. A snapshot: a job that is too short to wake anybody for is
+  // published if there is one.
+  bool hasSpinningWorker() const;
 
   // Threads that one job may use, the caller included. Starts as availableCores().
   int numThreads() const;
 
-  // Clamped to [1, kMaxThreads]. Takes effect for later jobs; a running one keeps its helpers.
+  // Clamped to [1, kMaxThreads]. Takes effect for later jobs; a running one keeps its helpers. More than availableCores()
+  // are used where only a CPU quota forbids more; more than the affinity mask has (asked for again here) would take
+  // turns, and are not started.
   void setNumThreads(int numThreads);
+
+  // For tests: as if so many cores were available, until the next setNumThreads.
+  void assumeCores(int cores);
 
   // The affinity mask cut to the cgroup's CPU quota, at least 1 (available_cores.h).
   static int availableCores();

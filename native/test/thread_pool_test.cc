@@ -33,6 +33,7 @@ void busyFor(microseconds time) {
 struct NumThreads {
   explicit NumThreads(int count) : previous(ThreadPool::shared().numThreads()) {
     ThreadPool::shared().setNumThreads(count);
+    ThreadPool::shared().assumeCores(count);
   }
   ~NumThreads() { ThreadPool::shared().setNumThreads(previous); }
   int previous;
@@ -76,22 +77,72 @@ TEST(threadPool_helpersReallyJoin) {
   CHECK_EQ(arrived.load(), 2);
 }
 
-TEST(threadPool_workersAreAwakeAfterAJobAndParkLater) {
+TEST(threadPool_workersSpinAfterAJobAndParkLater) {
+  if (sdpa::availableCores() < 2) return;  // there is no core to spin on beside the caller's
   NumThreads threads(2);
   const ThreadPool& pool = ThreadPool::shared();
-  bool seenAwake = false;
-  bool seenParked = false;
-  // Several rounds: on a busy machine a worker may miss a job, or take its time to park.
-  for (int round = 0; round < 200 && !(seenAwake && seenParked); ++round) {
-    forEachTask(2, [&](int64_t, int slot) {
-      busyFor(microseconds(100));
-      if (slot == 1) seenAwake = pool.hasAwakeWorker();
-    });
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    seenParked = seenParked || !pool.hasAwakeWorker();
+  // Until it is seen: on a busy machine a worker may miss many jobs, and take its time to park.
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  bool seenSpinning = false;
+  while (!seenSpinning && std::chrono::steady_clock::now() < end) {
+    forEachTask(2, [&](int64_t, int) { busyFor(microseconds(20)); });
+    for (int look = 0; look < 100; ++look) seenSpinning = seenSpinning || pool.hasSpinningWorker();
   }
-  CHECK(seenAwake);
+  CHECK(seenSpinning);
+  bool seenParked = false;
+  while (!seenParked && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    seenParked = !pool.hasSpinningWorker();
+  }
   CHECK(seenParked);
+}
+
+TEST(threadPool_aShortJobWakesNobodyButAStreakDoes) {
+  NumThreads threads(2);
+  ParallelOptions saidToBeShort;
+  saidToBeShort.microseconds = 20;
+  std::atomic<int> helped{0};
+  forEachTask(2, [](int64_t, int) {});  // the worker exists now
+  for (int round = 0; round < 20; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    if (ThreadPool::shared().hasSpinningWorker()) continue;
+    helped.store(0);
+    // Long enough for a worker to come if it were woken.
+    forEachTask(
+        4,
+        [&](int64_t, int slot) {
+          busyFor(microseconds(500));
+          if (slot != 0) helped.fetch_add(1);
+        },
+        saidToBeShort);
+    CHECK_EQ(helped.load(), 0);
+  }
+  helped.store(0);
+  for (int round = 0; round < 100000 && helped.load() == 0; ++round) {
+    forEachTask(
+        4,
+        [&](int64_t, int slot) {
+          busyFor(microseconds(5));
+          if (slot != 0) helped.fetch_add(1);
+        },
+        saidToBeShort);
+  }
+  CHECK(helped.load() > 0);
+}
+
+TEST(threadPool_moreThreadsThanCoresAreNotUsed) {
+  NumThreads threads(8);
+  ThreadPool& pool = ThreadPool::shared();
+  pool.assumeCores(3);
+  CHECK_EQ(pool.participants(100, 0), 3);
+  CHECK_EQ(pool.participants(100, 6), 3);
+  CHECK_EQ(pool.participants(100, 2), 2);
+  std::vector<std::thread::id> ranOn(64);
+  forEachTask(64, [&](int64_t task, int) {
+    ranOn[static_cast<size_t>(task)] = std::this_thread::get_id();
+    std::this_thread::sleep_for(microseconds(200));
+  });
+  CHECK(std::set<std::thread::id>(ranOn.begin(), ranOn.end()).size() <= 3);
 }
 
 TEST(threadPool_aParkedHelperWakes) {
@@ -288,6 +339,8 @@ TEST(threadPool_numThreadsIsClamped) {
   CHECK_EQ(pool.numThreads(), 1);
   pool.setNumThreads(1 << 30);
   CHECK_EQ(pool.numThreads(), ThreadPool::kMaxThreads);
+  CHECK_EQ(pool.participants(1 << 20, 0), sdpa::affinityCores());
+  pool.assumeCores(ThreadPool::kMaxThreads);
   CHECK_EQ(pool.participants(0, 0), 1);
   CHECK_EQ(pool.participants(5, 0), 5);
 }
