@@ -1,6 +1,7 @@
 #include "runtime/attention.h"
 
 #include <atomic>
+#include <limits>
 #include <memory>
 #include <new>
 
@@ -12,8 +13,15 @@
 namespace sdpa {
 namespace {
 
-// Less work than this is done sooner than a parked thread wakes.
-constexpr double kSerialFlops = 2e6;
+// Less work than this is done by the caller before another thread could be told of it.
+constexpr double kSerialMicroseconds = 10;
+
+// Decode tasks [next, end) that nobody has claimed. On a cache line of its own.
+struct Stretch {
+  std::atomic<int64_t> next;
+  int64_t end;
+  char padding[64 - sizeof(next) - sizeof(end)];
+};
 
 // What one call needs beside its inputs and outputs; kept by the calling thread from call to call.
 struct Workspace {
@@ -22,8 +30,10 @@ struct Workspace {
   int64_t partialCapacity = 0;
   std::unique_ptr<std::atomic<int64_t>[]> unfinished;  // chunks that each decode head still waits for
   int64_t headCapacity = 0;
+  std::unique_ptr<Stretch[]> stretches;  // one for each thread
+  int stretchCapacity = 0;
 
-  bool prepare() {
+  bool prepare(int threads) {
     if (plan.partialFloats > partialCapacity) {
       partialCapacity = 0;
       partials.reset(new (std::nothrow) float[static_cast<size_t>(plan.partialFloats)]);
@@ -43,19 +53,24 @@ struct Workspace {
       if (head.numTasks) head.task.partial = plan.decode[static_cast<size_t>(head.firstTask)].partial;
       unfinished[i].store(head.numTasks, std::memory_order_relaxed);
     }
+    return cutStretches(threads);
+  }
+
+  bool cutStretches(int threads) {
+    if (threads > stretchCapacity) {
+      stretchCapacity = 0;
+      stretches.reset(new (std::nothrow) Stretch[static_cast<size_t>(threads)]);
+      if (!stretches) return false;
+      stretchCapacity = threads;
+    }
+    const int64_t count = static_cast<int64_t>(plan.decode.size());
+    for (int64_t i = 0; i < threads; ++i) {
+      stretches[i].next.store(count * i / threads, std::memory_order_relaxed);
+      stretches[i].end = count * (i + 1) / threads;
+    }
     return true;
   }
 };
-
-// The i-th task to be claimed, when `threads` threads claim in turn: each then walks a stretch of its own, so that what it
-// prefetches beyond the end of a chunk is what it reads next.
-int64_t inStretches(int64_t i, int64_t count, int64_t threads) {
-  const int64_t length = count / threads, rest = count % threads;
-  const bool isRest = i >= length * threads;
-  const int64_t thread = isRest ? i - length * threads : i % threads;
-  const int64_t place = isRest ? length : i / threads;
-  return thread * length + (thread < rest ? thread : rest) + place;
-}
 
 struct Run {
   const KernelTable& kernels;
@@ -68,7 +83,17 @@ struct Run {
     kernels.decodeMerge(problem, head.task, head.numTasks, head.partialFloats);
   }
 
-  void execute(int64_t index) {
+  // Each thread walks a stretch of its own, so that what it prefetches beyond the end of a chunk is what it reads next;
+  // then it helps the others. Called once for each decode task, so there is one left.
+  size_t claimDecode(int slot) {
+    for (int i = slot;; i = i + 1 < threads ? i + 1 : 0) {
+      Stretch& stretch = workspace.stretches[i];
+      const int64_t task = stretch.next.fetch_add(1, std::memory_order_relaxed);
+      if (task < stretch.end) return static_cast<size_t>(task);
+    }
+  }
+
+  void execute(int64_t index, int slot) {
     Plan& plan = workspace.plan;
     if (outOfMemory.load(std::memory_order_relaxed) || (problem.cancelled && *problem.cancelled)) return;
     void* scratchMemory = scratch(plan.scratchBytes);
@@ -81,8 +106,7 @@ struct Run {
       kernels.prefill(problem, plan.prefill[static_cast<size_t>(index)], scratchMemory);
       return;
     }
-    const int64_t numDecode = static_cast<int64_t>(plan.decode.size());
-    const size_t task = static_cast<size_t>(inStretches(index - numPrefill, numDecode, threads));
+    const size_t task = claimDecode(slot);
     kernels.decode(problem, plan.decode[task], scratchMemory);
     const size_t head = static_cast<size_t>(plan.headOfTask[task]);
     // Whoever finishes a head's last chunk merges them all, in chunk order.
@@ -96,20 +120,20 @@ RunStatus runAttention(const Problem& problem) {
   static thread_local Workspace workspace;
   const KernelTable& kernels = activeKernels();
   ThreadPool& pool = ThreadPool::shared();
-  const int available = pool.numThreads();
-  int threads = problem.threads > 0 && problem.threads < available ? problem.threads : available;
+  int threads = pool.participants(std::numeric_limits<int64_t>::max(), problem.threads);
   makePlan(kernels, problem, threads, workspace.plan);
-  if (!workspace.prepare()) return RunStatus::kOutOfMemory;
-
   const Plan& plan = workspace.plan;
-  if (plan.flops < kSerialFlops) threads = 1;
+  if (plan.microseconds < kSerialMicroseconds) threads = 1;
+  if (!workspace.prepare(threads)) return RunStatus::kOutOfMemory;
+
   Run run{kernels, problem, workspace, threads};
   for (const DecodeHead& head : plan.heads) {
     if (head.numTasks == 0) run.merge(head);  // rows that see no key: zeros, or the sink
   }
   const int64_t count = static_cast<int64_t>(plan.prefill.size() + plan.decode.size());
   pool.parallelFor(
-      count, [](void* context, int64_t task, int) { static_cast<Run*>(context)->execute(task); }, &run, {threads, nullptr});
+      count, [](void* context, int64_t task, int slot) { static_cast<Run*>(context)->execute(task, slot); }, &run,
+      {threads, nullptr, plan.microseconds});
   if (run.outOfMemory.load()) return RunStatus::kOutOfMemory;
   return problem.cancelled && *problem.cancelled ? RunStatus::kCancelled : RunStatus::kDone;
 }

@@ -13,6 +13,13 @@ constexpr int64_t kGoodTaskRows = 960;
 constexpr int64_t kMaxTaskRows = 4128;
 constexpr int64_t kMaxTaskFloats = int64_t{1} << 20;
 
+// Towards the end tasks are cut as short as this, so that nobody waits long for the last one.
+constexpr int64_t kLeastTaskRows = 480;
+
+// What one thread does in a microsecond, roughly: products, and bytes of keys and values that come from memory.
+constexpr double kFlopsPerMicrosecond = 100e3;
+constexpr double kBytesPerMicrosecond = 30e3;
+
 struct TaskRows {
   int64_t target, most;
 };
@@ -41,6 +48,16 @@ void planPrefill(const KernelTable& kernels, const Problem& problem, int64_t s, 
     }
   }
   plan.scratchBytes = std::max(plan.scratchBytes, kernels.prefillScratchBytes(problem, minimum(length, rows)));
+  plan.microseconds += visiblePairs(problem, problem.sequences[s], 0, rows) * flopsPerPair(problem) *
+                       static_cast<double>(problem.numKvHeads) / kFlopsPerMicrosecond;
+}
+
+double microsecondsOf(const Problem& problem, const DecodeTask& task) {
+  const Sequence& sequence = problem.sequences[task.sequence];
+  const double keys = static_cast<double>(task.keyEnd - task.keyBegin);
+  const double bytes = keys * static_cast<double>((problem.headDim + problem.valueDim) * (problem.kvDType == kFloat32 ? 4 : 2));
+  const double flops = keys * static_cast<double>(sequence.qLen * problem.groupSize) * flopsPerPair(problem);
+  return std::max(bytes / kBytesPerMicrosecond, flops / kFlopsPerMicrosecond);
 }
 
 void planDecode(const KernelTable& kernels, const Problem& problem, int64_t s, Plan& plan) {
@@ -55,6 +72,7 @@ void planDecode(const KernelTable& kernels, const Problem& problem, int64_t s, P
       hull.clip(begin, end);
       if (begin >= end) continue;
       plan.decode.push_back({s, head, begin, end, nullptr});
+      plan.microseconds += microsecondsOf(problem, plan.decode.back());
       plan.partialOffset.push_back(plan.partialFloats);
       plan.headOfTask.push_back(static_cast<int64_t>(plan.heads.size()));
       plan.partialFloats += partialFloats;
@@ -63,6 +81,38 @@ void planDecode(const KernelTable& kernels, const Problem& problem, int64_t s, P
     plan.heads.push_back({firstTask, numTasks, {s, head, 0, 0, nullptr}, partialFloats});
   }
   plan.scratchBytes = std::max(plan.scratchBytes, kernels.decodeScratchBytes(problem, rows));
+}
+
+double flopsOf(const Problem& problem, const PrefillTask& task) {
+  return visiblePairs(problem, problem.sequences[task.sequence], task.rowBegin, task.rowEnd) * flopsPerPair(problem);
+}
+
+void sortMostExpensiveFirst(const Problem& problem, std::vector<PrefillTask>& tasks) {
+  std::stable_sort(tasks.begin(), tasks.end(), [&](const PrefillTask& a, const PrefillTask& b) {
+    return flopsOf(problem, a) > flopsOf(problem, b);
+  });
+}
+
+// Cuts tasks up that are longer than half of a thread's share of what is left when they are claimed: the last ones.
+void shortenTheEnd(const KernelTable& kernels, const Problem& problem, int threads, std::vector<PrefillTask>& tasks) {
+  double left = 0;
+  for (const PrefillTask& task : tasks) left += flopsOf(problem, task);
+  const size_t count = tasks.size();
+  for (size_t i = 0; i < count && left > 0; ++i) {
+    const PrefillTask whole = tasks[i];
+    const int64_t rows = whole.rowEnd - whole.rowBegin;
+    const double flops = flopsOf(problem, whole);
+    const int64_t wanted = static_cast<int64_t>(2.0 * threads * flops / left);
+    left -= flops;
+    const int64_t cuts = minimum(wanted, rows / kLeastTaskRows);
+    if (cuts < 2) continue;
+    const int64_t length = roundUp((rows + cuts - 1) / cuts, kernels.tileRows);
+    tasks[i].rowEnd = whole.rowBegin + length;
+    for (int64_t row = tasks[i].rowEnd; row < whole.rowEnd; row += length) {
+      tasks.push_back({whole.sequence, whole.kvHead, row, minimum(row + length, whole.rowEnd)});
+    }
+  }
+  sortMostExpensiveFirst(problem, tasks);
 }
 
 // A quarter of a thread's fair share, so that the threads end together; but up to half of it where that makes tasks good.
@@ -88,7 +138,7 @@ void Plan::clear() {
   headOfTask.clear();
   heads.clear();
   partialFloats = 0;
-  flops = 0;
+  microseconds = 0;
   scratchBytes = 0;
 }
 
@@ -103,13 +153,9 @@ void makePlan(const KernelTable& kernels, const Problem& problem, int threads, P
     } else {
       planPrefill(kernels, problem, s, taskRows, plan);
     }
-    plan.flops += visiblePairs(problem, problem.sequences[s], 0, rows) * flopsPerPair(problem) *
-                  static_cast<double>(problem.numKvHeads);
   }
-  std::stable_sort(plan.prefill.begin(), plan.prefill.end(), [&](const PrefillTask& a, const PrefillTask& b) {
-    return visiblePairs(problem, problem.sequences[a.sequence], a.rowBegin, a.rowEnd) >
-           visiblePairs(problem, problem.sequences[b.sequence], b.rowBegin, b.rowEnd);
-  });
+  sortMostExpensiveFirst(problem, plan.prefill);
+  if (threads > 1) shortenTheEnd(kernels, problem, threads, plan.prefill);
 }
 
 }  // namespace sdpa

@@ -22,7 +22,7 @@ struct Plan {
   std::vector<int64_t> headOfTask;
   std::vector<DecodeHead> heads;
   int64_t partialFloats = 0;   // workspace of all decode tasks
-  double flops = 0;            // an estimate, to judge whether threads are worth waking
+  double microseconds = 0;     // of one thread: an estimate, to judge whether others are worth waking
   size_t scratchBytes = 0;     // of one participant
 
   void clear();
