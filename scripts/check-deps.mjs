@@ -30,6 +30,7 @@ const nativeLayers = {
   isa: ['isa', 'kernels', 'simd', '.'],
   runtime: ['runtime', '.'],
   binding: ['binding', 'runtime', '.'],
+  bench: ['bench', 'runtime', '.'],
   test: ['test', 'runtime', 'isa', 'kernels', 'simd', '.'],
 };
 // An ISA unit that instantiates anything of the C++ library exports it weakly, compiled for that ISA, and the linker
