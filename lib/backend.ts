@@ -26,6 +26,27 @@ export interface Backend {
   /** Statistics of the weights; `massWindow` is given where results.windowMass is. v is not read. */
   attentionStats(problem: AttentionProblem, results: StatsResults, massWindow: ResolvedWindow | null): void;
   createCache(layout: CacheLayout): CacheStorage;
+  /**
+   * Appends the first counts[n] tokens of entry n of k and v to storages[n], then attends to it with sequence n of the
+   * problem, whose k and v are null. The storages are distinct, of this backend, of batch 1 and of one layout. Where it
+   * throws, nothing has been appended to any.
+   */
+  stepAll(
+    storages: readonly CacheStorage[],
+    counts: readonly number[],
+    k: Tensor,
+    v: Tensor,
+    call: AttentionCall,
+  ): void;
+}
+
+/** A problem with the tensors that receive its results, as a backend takes them. */
+export interface AttentionCall {
+  readonly problem: AttentionProblem;
+  /** [B, numHeads, Lq, valueDim] */
+  readonly out: Tensor;
+  /** [B, numHeads, Lq] */
+  readonly lse: Tensor | null;
 }
 
 /** Where the statistics of a problem's rows go: [B, numHeads, Lq] each, all of the same strides and offset. */

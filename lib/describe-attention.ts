@@ -64,13 +64,13 @@ export function describeAttention(
  * `causal` is true where it is not given.
  *
  * @param keys what the cache holds, as seen by this call
- * @param options as readCacheOptions gives them
+ * @param options as readCacheOptions gives them; with kvLengths where batch entries differ
  */
 export function describeCacheAttention(
   caller: string,
   q: TensorLike,
   keys: KeyValueShape,
-  options: CacheAttentionOptions,
+  options: CacheAttentionOptions & Pick<AttentionOptions, 'kvLengths'>,
 ): AttentionProblem {
   return assemble(checkQuery(caller, asTensor(caller, 'q', q), keys), options, true);
 }

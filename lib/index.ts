@@ -39,6 +39,7 @@ export {
   type CacheAttentionOptions,
   KVCache,
   type KVCacheOptions,
+  type StepAllResult,
 } from './kv-cache.ts';
 export { type MemoryInfo, memoryInfo } from './memory-info.ts';
 export { type AttentionPart, mergeAttention } from './merge-attention.ts';

@@ -1,17 +1,26 @@
 import { type AttentionResult, makeResults, type Results, readSignal } from './attention.ts';
-import { type BackendChoice, type CacheLayout, type CacheStorage, selectBackend } from './backend.ts';
+import {
+  type Backend,
+  type BackendChoice,
+  type CacheLayout,
+  type CacheStorage,
+  selectBackend,
+} from './backend.ts';
+import { checkTruncation, readKept } from './cache-checks.ts';
 import { type KVCacheOptions, readLayout, withinWindow } from './cache-layout.ts';
 import { readTokens, type Tokens } from './cache-tokens.ts';
 import { describeCacheAttention } from './describe-attention.ts';
 import type { DType } from './dtype.ts';
 import { DisposedError, OptionError } from './errors.ts';
+import { ForkSeed } from './fork-seed.ts';
 import { CACHE_OPTIONS, type CacheAttentionOptions, readCacheOptions, readWord } from './options.ts';
 import type { AttentionProblem } from './problem.ts';
+import { type CacheMember, type StepAllResult, stepAll } from './step-all.ts';
 import { StepSignature } from './step-signature.ts';
 import type { Tensor } from './tensor.ts';
 import type { TensorLike } from './tensor-like.ts';
 
-export type { CacheAttentionOptions, KVCacheOptions };
+export type { CacheAttentionOptions, KVCacheOptions, StepAllResult };
 
 /** The same, for the asynchronous forms. */
 export type CacheAttentionAsyncOptions = CacheAttentionOptions & { readonly signal?: AbortSignal | null };
@@ -33,7 +42,7 @@ const BACKENDS: readonly BackendChoice[] = ['auto', 'native', 'reference'];
  */
 export class KVCache {
   readonly #layout: CacheLayout;
-  readonly #backendName: 'native' | 'reference';
+  readonly #backend: Backend;
   readonly #storage: CacheStorage;
   #length = 0;
   /** Tokens of the newest append that are still there. */
@@ -47,7 +56,7 @@ export class KVCache {
   constructor(options: KVCacheOptions) {
     if (options instanceof ForkSeed) {
       this.#layout = options.layout;
-      this.#backendName = options.backendName;
+      this.#backend = options.backend;
       this.#storage = options.storage;
       this.#length = options.storage.length;
       this.#newest = options.newest;
@@ -55,7 +64,7 @@ export class KVCache {
     }
     this.#layout = readLayout(options);
     const backend = selectBackend(readWord('KVCache', 'backend', options.backend, BACKENDS));
-    this.#backendName = backend.name;
+    this.#backend = backend;
     this.#storage = backend.createCache(this.#layout);
   }
 
@@ -187,23 +196,52 @@ export class KVCache {
   }
 
   /**
+   * One decode step of N independent caches in one crossing, the inner loop of continuous batching: append entry n of k and v
+   * to caches[n], then attend to it with entry n of q. The caches may differ in length; each has batch 1. What forks
+   * share is read once for all of them (not with a window, alibiSlopes, mask or bias: right then too, but each by itself).
+   *
+   * @param q [N, numHeads, T, headDim]; k [N, numKvHeads, T, headDim]; v [N, numKvHeads, T, valueDim]
+   * @param options those of attend, for all of them; alibiSlopes may be [N, numHeads], mask and bias broadcast to
+   *   [N, numHeads, T, longest], queryOffset may be one number a cache
+   * @returns [N, numHeads, T, valueDim] in q's dtype; or { out, lse } with `returnLse: true`
+   * @throws ShapeError, DTypeError, OptionError (a cache given twice or in use, layouts that differ), CapacityError,
+   *   DisposedError; no cache has changed then
+   */
+  static stepAll<Options extends CacheAttentionOptions = CacheAttentionOptions>(
+    caches: readonly KVCache[],
+    q: TensorLike,
+    k: TensorLike,
+    v: TensorLike,
+    options?: Options | null,
+  ): StepAllResult<Options> {
+    const memberOf = (cache: unknown): CacheMember | null =>
+      typeof cache === 'object' && cache !== null && #storage in cache ? cache.#member() : null;
+    return stepAll(caches, memberOf, q, k, v, options) as StepAllResult<Options>;
+  }
+
+  #member(): CacheMember {
+    return {
+      layout: this.#layout,
+      backend: this.#backend,
+      storage: this.#storage,
+      length: this.#length,
+      checkUsable: (caller) => this.#checkUsable(caller),
+      checkUnchanged: (caller, length) => this.#checkUnchanged(caller, length),
+      grow: (tokens) => {
+        this.#length += tokens;
+        this.#newest = tokens;
+      },
+    };
+  }
+
+  /**
    * Forgets the newest tokens: the rollback of speculative decoding.
    *
    * @param length tokens to keep, from 0 to the present length
    */
   truncate(length: number): this {
     this.#checkUsable('KVCache.truncate');
-    if (!Number.isInteger(length) || length < 0 || length > this.#length) {
-      throw new OptionError(
-        `KVCache.truncate: length must be a whole number from 0 to ${this.#length}, the tokens cached; got ${String(length)}`,
-      );
-    }
-    if (length < this.#storage.keptBegin) {
-      throw new OptionError(
-        `KVCache.truncate: tokens before ${this.#storage.keptBegin} have left the window of ${this.#layout.window}; ` +
-          `got length ${length}, truncate to ${this.#storage.keptBegin} or more`,
-      );
-    }
+    checkTruncation(length, this.#length, this.#storage.keptBegin, this.#layout);
     this.#storage.truncate(length);
     this.#newest = Math.max(0, this.#newest - (this.#length - length));
     this.#length = length;
@@ -219,14 +257,7 @@ export class KVCache {
    */
   keep(indices: ArrayLike<number>): this {
     this.#checkUsable('KVCache.keep');
-    const kept = Array.from(indices);
-    const isIndex = (index: number): boolean => Number.isInteger(index) && index >= 0 && index < this.#newest;
-    if (!kept.every(isIndex) || new Set(kept).size < kept.length) {
-      throw new OptionError(
-        `KVCache.keep: indices must be whole numbers from 0 to ${this.#newest - 1}, of the ${this.#newest} tokens that the ` +
-          `last append left, each at most once; got [${kept.slice(0, 8).join(', ')}${kept.length > 8 ? ', …' : ''}]`,
-      );
-    }
+    const kept = readKept(indices, this.#newest);
     const begin = this.#length - this.#newest;
     this.#storage.keep(begin, kept);
     this.#length = begin + kept.length;
@@ -241,7 +272,7 @@ export class KVCache {
   fork(): KVCache {
     this.#checkUsable('KVCache.fork');
     const storage = this.#storage.fork();
-    const seed = new ForkSeed(this.#layout, this.#backendName, storage, this.#newest);
+    const seed = new ForkSeed(this.#layout, this.#backend, storage, this.#newest);
     return new KVCache(seed as unknown as KVCacheOptions);
   }
 
@@ -326,9 +357,9 @@ export class KVCache {
     const { batch, numKvHeads, headDim, valueDim } = this.#layout;
     const keys = { batch, numKvHeads, kvLen: length + count, headDim, valueDim };
     const problem = describeCacheAttention(caller, q, keys, withinWindow(options, this.#layout));
-    if (problem.backend !== 'auto' && problem.backend !== this.#backendName) {
+    if (problem.backend !== 'auto' && problem.backend !== this.#backend.name) {
       throw new OptionError(
-        `${caller}: this cache belongs to the ${this.#backendName} backend, not '${problem.backend}'; ` +
+        `${caller}: this cache belongs to the ${this.#backend.name} backend, not '${problem.backend}'; ` +
           'choose the backend when the cache is made',
       );
     }
@@ -364,25 +395,5 @@ export class KVCache {
       if (this.#disposed) this.#storage.dispose();
     }
     return results.value;
-  }
-}
-
-/** What a fork is made of. */
-class ForkSeed {
-  readonly layout: CacheLayout;
-  readonly backendName: 'native' | 'reference';
-  readonly storage: CacheStorage;
-  readonly newest: number;
-
-  constructor(
-    layout: CacheLayout,
-    backendName: 'native' | 'reference',
-    storage: CacheStorage,
-    newest: number,
-  ) {
-    this.layout = layout;
-    this.backendName = backendName;
-    this.storage = storage;
-    this.newest = newest;
   }
 }

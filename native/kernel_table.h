@@ -15,7 +15,8 @@ struct PrefillTask {
   int64_t rowBegin, rowEnd;  // multiples of KernelTable::tileRows, but for the last end
 };
 
-// A chunk of keys against all rows (groupSize * qLen) of one KV head. Chunks lie at fixed absolute boundaries.
+// A chunk of keys against all rows (groupSize * qLen, as many as there may be) of one KV head. Chunks lie at fixed absolute
+// boundaries.
 struct DecodeTask {
   int64_t sequence, kvHead;
   int64_t keyBegin, keyEnd;
@@ -40,7 +41,8 @@ struct KernelTable {
 
   size_t (*decodeScratchBytes)(const Problem& problem, int64_t rows);
   void (*decode)(const Problem& problem, const DecodeTask& task, void* scratch);
-  // Folds the partials of numChunks consecutive chunks (stride partialFloats) into out and lse of this KV head.
+  // Folds what the sequence shares and the partials of numChunks consecutive chunks (stride partialFloats) into out and lse
+  // of this KV head.
   void (*decodeMerge)(const Problem& problem, const DecodeTask& first, int64_t numChunks, int64_t partialFloats);
 
   // Statistics of the weights of a task's rows. The problem has no values: valueDim is 0, and v null.

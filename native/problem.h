@@ -75,6 +75,13 @@ struct KeyRun {
 };
 constexpr int64_t kRunAlign = 64;  // so that no block of a kernel's inner loop straddles two runs
 
+// Softmax states of a sequence's rows over keys that are not among its own: from row `rowBegin` on of `count` partials
+// (DecodeTask::partial) of `rows` rows each, `stride` floats apart. Those of the next KV head lie headStride further.
+struct SharedStates {
+  float* first;
+  int64_t count, stride, headStride, rows, rowBegin;
+};
+
 // One batch entry or one ragged sequence.
 struct Sequence {
 #define SDPA_DECLARE(name) int64_t name;
@@ -83,6 +90,8 @@ struct Sequence {
   const KeyRun* runs;  // in order, numRuns of them; null: all rows lie together, at k and v of the problem
   int64_t numRuns;
   int64_t keptBegin;   // keys of [sinkTokens, keptBegin) are gone, and nobody sees them
+  const SharedStates* shared;  // numShared of them, which join when its chunks of keys are merged
+  int64_t numShared;
 };
 
 // What the kernels see: decoded fields and pointers whose extents have been checked.

@@ -57,6 +57,20 @@ export interface Addon {
     parent?: NativeCache,
   ) => NativeCache;
 
+  /**
+   * One step of many caches (native/binding/step_all_binding.h): cache i takes the first tokens[i] of entry i of k and v,
+   * sequence i of the problem attends to it. 2, with nothing appended anywhere: no room.
+   */
+  stepAll(
+    caches: readonly NativeCache[],
+    tokens: Float64Array,
+    layout: Float64Array,
+    k: TensorData,
+    v: TensorData,
+    problem: Float64Array,
+    ...operands: Operands
+  ): Status;
+
   /** Of all native caches of this process: how many, bytes held, the most that was held. */
   cacheMemory(): [caches: number, bytes: number, peakBytes: number];
 

@@ -1,4 +1,4 @@
-import type { Backend, CacheLayout, CacheStorage, StatsResults } from '../backend.ts';
+import type { AttentionCall, Backend, CacheLayout, CacheStorage, StatsResults } from '../backend.ts';
 import { NativeLoadError } from '../errors.ts';
 import type { ResolvedWindow } from '../options.ts';
 import type { AttentionProblem } from '../problem.ts';
@@ -52,5 +52,15 @@ class NativeBackend implements Backend {
 
   createCache(layout: CacheLayout): CacheStorage {
     return NativeCacheStorage.create(this.#addon, layout);
+  }
+
+  stepAll(
+    storages: readonly CacheStorage[],
+    counts: readonly number[],
+    k: Tensor,
+    v: Tensor,
+    call: AttentionCall,
+  ): void {
+    NativeCacheStorage.stepAll(this.#addon, storages as readonly NativeCacheStorage[], counts, k, v, call);
   }
 }

@@ -4,7 +4,7 @@ import type { AttentionProblem } from '../problem.ts';
 import { Tensor } from '../tensor.ts';
 import type { Addon, NativeCache, RepeatStep } from './addon.ts';
 import { checkStatus, guard, operandsOf, steadyOperandsOf, withCancelFlag } from './call.ts';
-import { dtypeCode, encodeProblem } from './encode.ts';
+import { type Call, dtypeCode, encodeProblem } from './encode.ts';
 
 /** A cache whose memory belongs to the addon. */
 export class NativeCacheStorage implements CacheStorage {
@@ -33,6 +33,34 @@ export class NativeCacheStorage implements CacheStorage {
         { cause: error },
       );
     }
+  }
+
+  /** Of the backend, in one crossing. */
+  static stepAll(
+    addon: Addon,
+    storages: readonly NativeCacheStorage[],
+    counts: readonly number[],
+    k: Tensor,
+    v: Tensor,
+    call: Call,
+  ): void {
+    const caches = storages.map((storage) => storage.#cache);
+    const tokens = Float64Array.from(counts);
+    const status = guard(() =>
+      addon.stepAll(
+        caches,
+        tokens,
+        appendLayout(k, v),
+        k.data,
+        v.data,
+        encodeProblem(call),
+        ...operandsOf(call),
+      ),
+    );
+    if (status !== 2) return;
+    throw new CapacityError(
+      `KVCache.stepAll: no memory for ${k.shape[2]} more tokens of ${caches.length} caches; they are unchanged`,
+    );
   }
 
   fork(): CacheStorage {

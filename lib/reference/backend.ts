@@ -2,7 +2,7 @@ import type { Backend, StatsResults } from '../backend.ts';
 import type { ResolvedWindow } from '../options.ts';
 import type { AttentionProblem } from '../problem.ts';
 import type { Tensor } from '../tensor.ts';
-import { createCache } from './cache.ts';
+import { createCache, stepAll } from './cache.ts';
 import { run, runAsync } from './run.ts';
 import { writeStats } from './stats.ts';
 
@@ -21,4 +21,5 @@ export const referenceBackend: Backend = Object.freeze({
     writeStats(problem, results, massWindow);
   },
   createCache,
+  stepAll,
 });

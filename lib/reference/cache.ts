@@ -1,6 +1,7 @@
-import type { CacheLayout, CacheStorage } from '../backend.ts';
+import type { AttentionCall, CacheLayout, CacheStorage } from '../backend.ts';
 import type { AttentionProblem } from '../problem.ts';
 import { Tensor } from '../tensor.ts';
+import { attendGroup } from './attention.ts';
 import { run, runAsync } from './run.ts';
 
 /** Tokens of room that a cache begins with. */
@@ -120,6 +121,38 @@ class ReferenceCache implements CacheStorage {
     this.#v = this.#allocate(0, this.#layout.valueDim);
   }
 
+  /** The step of a backend: storages[n] takes the first counts[n] tokens of entry n of k and v, and is attended to. */
+  static stepAll(
+    storages: readonly CacheStorage[],
+    counts: readonly number[],
+    k: Tensor,
+    v: Tensor,
+    { problem, out, lse }: AttentionCall,
+  ): void {
+    const caches = storages as readonly ReferenceCache[];
+    const before = caches.map(({ length }) => length);
+    try {
+      caches.forEach((cache, n) => {
+        const tokens = (x: Tensor): Tensor => x.slice(0, n, n + 1).slice(2, 0, counts[n]);
+        cache.append(tokens(k), tokens(v));
+      });
+      caches.forEach((cache, n) => {
+        const { sequences, numKvHeads } = problem;
+        const sequence = { ...sequences[n], batch: 0 };
+        const q = problem.q.slice(0, n, n + 1);
+        const outOf = out.slice(0, n, n + 1);
+        const lseOf = lse === null ? null : lse.slice(0, n, n + 1);
+        const alone = cache.#withKeys({ ...problem, q, sequences: sequences.with(n, sequence) });
+        for (let kvHead = 0; kvHead < numKvHeads; kvHead++) attendGroup(alone, n, kvHead, outOf, lseOf);
+      });
+    } catch (error) {
+      caches.forEach((cache, n) => {
+        cache.truncate(before[n]);
+      });
+      throw error;
+    }
+  }
+
   #copy(x: Tensor, sinkEnd: number, begin: number): Tensor {
     const [batch, heads, , dim] = x.shape;
     const copy = Tensor.empty([batch, heads, sinkEnd + this.#length - begin, dim], { dtype: x.dtype });
@@ -171,3 +204,6 @@ function copyRows(cache: Tensor, begin: number, x: Tensor): void {
 export function createCache(layout: CacheLayout): CacheStorage {
   return new ReferenceCache(layout);
 }
+
+/** {@link ReferenceCache.stepAll} */
+export const stepAll = ReferenceCache.stepAll;

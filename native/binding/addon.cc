@@ -4,6 +4,7 @@
 #include "binding/attention_binding.h"
 #include "binding/kv_cache_binding.h"
 #include "binding/machine_binding.h"
+#include "binding/step_all_binding.h"
 #include "binding/stats_binding.h"
 
 namespace {
@@ -25,6 +26,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("attentionAsync", Napi::Function::New(env, sdpa::attentionAsync, "attentionAsync"));
   exports.Set("attentionStats", Napi::Function::New(env, sdpa::attentionStats, "attentionStats"));
   exports.Set("KvCache", sdpa::KvCacheBinding::define(env));
+  exports.Set("stepAll", Napi::Function::New(env, sdpa::stepAll, "stepAll"));
   exports.Set("cacheMemory", Napi::Function::New(env, sdpa::KvCacheBinding::cacheMemory, "cacheMemory"));
   sdpa::exportMachine(env, exports);
   return exports;

@@ -6,22 +6,6 @@
 #include <vector>
 
 namespace sdpa {
-namespace {
-
-// The layout of an append: tokens, then four numbers of k and four of v. False where it is malformed.
-bool readLayout(const Span& span, TokenLayout* layout) {
-  const double* values = static_cast<const double*>(span.data);
-  if (span.elementBytes != 8 || span.length != 9 || values[0] < 0) return false;
-  const auto rows = [&](int i) {
-    return TokenRows{static_cast<int64_t>(values[i]), static_cast<int64_t>(values[i + 1]),
-                     static_cast<int64_t>(values[i + 2]), static_cast<int64_t>(values[i + 3])};
-  };
-  *layout = {static_cast<int64_t>(values[0]), rows(1), rows(5)};
-  return true;
-}
-
-}  // namespace
-
 Napi::Function KvCacheBinding::define(Napi::Env env) {
   return DefineClass(env, "KvCache",
                      {InstanceMethod("append", &KvCacheBinding::append), InstanceMethod("attend", &KvCacheBinding::attend),
@@ -75,7 +59,7 @@ void KvCacheBinding::reportMemory(Napi::Env env) {
 }
 
 bool KvCacheBinding::appendRows(const Napi::CallbackInfo& info, TokenLayout* layout) {
-  if (!readLayout(Span::from(info.Env(), info[0]), layout)) return false;
+  if (!layout->read(Span::from(info.Env(), info[0]))) return false;
   const int64_t tokens = layout->tokens;
   if (tokens == 0) return true;
   const KvCacheConfig& config = tokens_.config();

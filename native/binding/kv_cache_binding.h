@@ -15,6 +15,12 @@ class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
   explicit KvCacheBinding(const Napi::CallbackInfo& info);
   ~KvCacheBinding() override;
 
+  // What an export that takes caches finds behind one of them.
+  KvTokens& tokens() { return tokens_; }
+  DType dtype() const { return dtype_; }
+  // Tells V8 what the cache holds outside its heap.
+  void reportMemory(Napi::Env env);
+
   // cacheMemory() -> [caches, bytes, peakBytes] of the process
   static Napi::Value cacheMemory(const Napi::CallbackInfo& info);
 
@@ -50,8 +56,6 @@ class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
   // Decodes the problem whose arguments begin at `first`, and points its keys and values at this cache.
   bool readProblem(const Napi::CallbackInfo& info, size_t first, DecodedProblem& decoded);
   void pointAtCache(DecodedProblem& decoded);
-  // Tells V8 what the cache holds outside its heap.
-  void reportMemory(Napi::Env env);
 
   KvTokens tokens_;
   RepeatedStep repeated_;

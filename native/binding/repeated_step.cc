@@ -57,6 +57,19 @@ bool TokenRows::find(const Span& span, const KvCacheConfig& config, int64_t toke
   return true;
 }
 
+bool TokenLayout::read(const Span& span) {
+  const double* values = static_cast<const double*>(span.data);
+  if (span.elementBytes != 8 || span.length != 9 || values[0] < 0) return false;
+  const auto rows = [&](int i) {
+    return TokenRows{static_cast<int64_t>(values[i]), static_cast<int64_t>(values[i + 1]),
+                     static_cast<int64_t>(values[i + 2]), static_cast<int64_t>(values[i + 3])};
+  };
+  tokens = static_cast<int64_t>(values[0]);
+  k = rows(1);
+  v = rows(5);
+  return true;
+}
+
 void RepeatedStep::keep(DecodedProblem&& decoded, const TokenLayout& layout) {
   layout_ = layout;
   if (!isRepeatable(decoded)) layout_.tokens = 0;

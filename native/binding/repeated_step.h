@@ -19,6 +19,9 @@ struct TokenRows {
 struct TokenLayout {
   int64_t tokens;
   TokenRows k, v;
+
+  // [tokens, then offset and batch, head, row strides in elements of k, then the same of v]; false where it is malformed.
+  bool read(const Span& span);
 };
 
 class RepeatedStep {

@@ -2,9 +2,8 @@
 #pragma once
 
 #include "../kernel_table.h"
-#include "decode.h"
+#include "decode_rows.h"
 #include "merge.h"
-#include "prefill.h"
 #include "probes.h"
 #include "stats.h"
 

@@ -15,31 +15,59 @@ inline float scalarExp(float x) {
   return lanes[0];
 }
 
-// partials: numChunks pieces as DecodeTask::partial, `stride` floats apart; each piece's m is overwritten by its factor.
-// A sink logit joins as a chunk without values.
+// One row of `count` partials: m of the c-th at m + c * stride, l `lOffset` and o `oOffset` floats behind it.
+struct RowStates {
+  float* m;
+  int64_t count, stride, lOffset, oOffset;
+};
+
+inline RowStates rowStates(float* partials, int64_t count, int64_t stride, int64_t rows, int64_t row, int64_t valueDim) {
+  return {partials + row, count, stride, rows, 2 * rows - row + row * valueDim};
+}
+
+// The states of one row: those over shared keys, then those of its own chunks.
+struct AllStates {
+  const Sequence& sequence;
+  int64_t kvHead, row, valueDim;
+  RowStates own;
+
+  // fn(m, l, o) for each.
+  template <class Fn>
+  SDPA_ALWAYS_INLINE void forEach(Fn fn) const {
+    for (int64_t i = 0; i < sequence.numShared; ++i) {
+      const SharedStates& s = sequence.shared[i];
+      forEachOf(rowStates(s.first + kvHead * s.headStride, s.count, s.stride, s.rows, s.rowBegin + row, valueDim), fn);
+    }
+    forEachOf(own, fn);
+  }
+
+  template <class Fn>
+  SDPA_ALWAYS_INLINE static void forEachOf(const RowStates& states, Fn fn) {
+    for (int64_t c = 0; c < states.count; ++c) {
+      float* m = states.m + c * states.stride;
+      fn(m, m + states.lOffset, m + states.oOffset);
+    }
+  }
+};
+
+// Each state's m is overwritten by its factor. A sink logit joins as a chunk without values.
 template <class T>
-inline void mergeRow(float* partials, int64_t numChunks, int64_t stride, int64_t rows, int64_t row, int64_t valueDim,
-                     float sink, T* out, float* lse) {
+inline void mergeRow(const AllStates& states, float sink, T* out, float* lse) {
   constexpr int64_t W = Vec::kWidth;
   float m = sink;
-  for (int64_t c = 0; c < numChunks; ++c) {
-    const float chunkMax = partials[c * stride + row];
-    m = chunkMax > m ? chunkMax : m;
-  }
+  states.forEach([&](const float* chunkMax, const float*, const float*) { m = *chunkMax > m ? *chunkMax : m; });
   const float origin = m == kNegativeInfinity ? 0.0f : m;
   float l = sink == kNegativeInfinity ? 0.0f : scalarExp(sink - origin);
-  for (int64_t c = 0; c < numChunks; ++c) {
-    float* factor = partials + c * stride + row;
+  states.forEach([&](float* factor, const float* chunkSum, const float*) {
     *factor = scalarExp(*factor - origin);
-    l += factor[rows] * *factor;
-  }
-  for (int64_t d = 0; d < valueDim; d += W) {
-    const int64_t n = minimum(W, valueDim - d);
+    l += *chunkSum * *factor;
+  });
+  for (int64_t d = 0; d < states.valueDim; d += W) {
+    const int64_t n = minimum(W, states.valueDim - d);
     Vec sum = Vec::zero();
-    for (int64_t c = 0; c < numChunks; ++c) {
-      const float* o = partials + c * stride + 2 * rows + row * valueDim + d;
-      sum = Vec::fma(loadUpTo(o, n), Vec::broadcast(partials[c * stride + row]), sum);
-    }
+    states.forEach([&](const float* factor, const float*, const float* o) {
+      sum = Vec::fma(loadUpTo(o + d, n), Vec::broadcast(*factor), sum);
+    });
     storeUpTo(l == 0.0f ? Vec::zero() : sum / Vec::broadcast(l), n, out + d);
   }
   if (lse) *lse = logSumExp(m, l);
@@ -57,7 +85,8 @@ inline void mergeHead(const Problem& problem, const DecodeTask& first, int64_t n
                                    row.query * problem.lseRowStride
                              : nullptr;
     const float sink = problem.sinks ? problem.sinks[row.head] : kNegativeInfinity;
-    mergeRow(first.partial, numChunks, partialFloats, rows, r, problem.valueDim, sink, out, lse);
+    const RowStates own = rowStates(first.partial, numChunks, partialFloats, rows, r, problem.valueDim);
+    mergeRow(AllStates{sequence, first.kvHead, r, problem.valueDim, own}, sink, out, lse);
   }
 }
 

@@ -1,7 +1,7 @@
 // The tasks of a table with tiles: which cut the inputs ask for, and prefill and decode by it.
 #pragma once
 
-#include "decode.h"
+#include "decode_rows.h"
 #include "tile_prefill.h"
 
 namespace sdpa {
@@ -74,12 +74,12 @@ inline bool decodesByTiles(const Problem& problem, int64_t rows) {
 }
 
 inline size_t decodeScratchBytesByTiles(const Problem& problem, int64_t rows) {
-  return decodesByTiles(problem, rows) ? prefillScratchBytesByTiles(problem, rows) : decodeScratchBytes(problem, rows);
+  return decodesByTiles(problem, rows) ? prefillScratchBytesByTiles(problem, rows) : decodeRowsScratchBytes(problem, rows);
 }
 
 inline void decodeByTiles(const Problem& problem, const DecodeTask& task, void* scratch) {
   if (!decodesByTiles(problem, problem.sequences[task.sequence].qLen * problem.groupSize)) {
-    return decode(problem, task, scratch);
+    return decodeRows(problem, task, scratch);
   }
   withCut(
       problem, [&](auto cut) { runTileDecode<decltype(cut)>(problem, task, {static_cast<char*>(scratch), 0}); }, [] {});
