@@ -15,6 +15,7 @@ const CORES = availableParallelism();
 const ROUNDS = 6;
 const BLOCK_MS = 200;
 const ASYNC_ROUNDS = 15;
+const WORKER_ROUNDS = 3;
 /** Of the median of a decode step beside others, against the serial kernel beside others. */
 const BUSY_TARGET = 1.1;
 
@@ -26,6 +27,7 @@ const decode = (shape, context) => ({
   window: Infinity,
   dtype: 'float32',
 });
+const shortPrefill = prefillCases.find(({ shape }) => shape === SHAPES.minimind);
 const nameOf = ({ phase, shape, context }) => `${phase} ${formatHeads(shape)} ${context}`;
 
 export default async function run() {
@@ -98,10 +100,7 @@ async function steps() {
 /** So many attentionAsync calls at once against the same calls one after the other. */
 async function asyncCalls() {
   const rows = [];
-  for (const workload of [
-    prefillCases.find(({ shape }) => shape === SHAPES.minimind),
-    decode(SHAPES.llama, 2048),
-  ]) {
+  for (const workload of [shortPrefill, decode(SHAPES.llama, 2048)]) {
     for (const calls of [2, 4, 16]) {
       const inputs = Array.from({ length: calls }, (_, call) => asyncInputs(workload, call));
       const start = ({ q, k, v, out }) => attentionAsync(q, k, v, { causal: true, out });
@@ -143,11 +142,11 @@ function asyncInputs({ phase, shape, context }, seed) {
 /** Sync steps in several worker_threads: runs a second of all together, where each may use the pool or only itself. */
 async function workerThreads() {
   const rows = [];
-  for (const workload of [decode(SHAPES.minimind, 4096), decode(SHAPES.minimind, 256), prefillCases.at(-1)]) {
+  for (const workload of [decode(SHAPES.minimind, 4096), decode(SHAPES.minimind, 256), shortPrefill]) {
     let alone = null;
     for (const workers of [1, 4, 8]) {
       const [own, pooled] = [[], []];
-      for (let round = 0; round < 3; round++) {
+      for (let round = 0; round < WORKER_ROUNDS; round++) {
         own.push(await aggregateRate(workload, workers, 1));
         pooled.push(await aggregateRate(workload, workers, undefined));
       }
