@@ -85,11 +85,19 @@ export interface CacheStorage {
   readonly capacity: number;
   /** Bytes of memory held now. */
   readonly byteLength: number;
-  append(k: Tensor, v: Tensor): void;
+  /** `counts`, how many tokens each batch entry takes, comes only to storages whose entries may differ in length. */
+  append(k: Tensor, v: Tensor, counts?: readonly number[] | null): void;
   /** `problem.k` and `problem.v` are null; its kvLen is at most `length`. */
   attend(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void;
   /** append, then attend, in one crossing; `problem` describes the cache as it is after the append. */
-  step(k: Tensor, v: Tensor, problem: AttentionProblem, out: Tensor, lse: Tensor | null): void;
+  step(
+    k: Tensor,
+    v: Tensor,
+    problem: AttentionProblem,
+    out: Tensor,
+    lse: Tensor | null,
+    counts?: readonly number[] | null,
+  ): void;
   /**
    * Does the last `step` again, on tensors of the same dtypes, shapes and strides in other memory, their last query at the
    * last token. q, k, v and out may have the rank that the caller gave them. False, with nothing changed, where only `step`

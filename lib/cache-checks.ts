@@ -1,5 +1,7 @@
-import type { CacheLayout } from './backend.ts';
+import type { Backend, CacheLayout } from './backend.ts';
 import { OptionError } from './errors.ts';
+import { readIntegers } from './options.ts';
+import type { AttentionProblem } from './problem.ts';
 
 /** That a cache of `present` tokens, those before keptBegin gone, may be truncated to `length`. */
 export function checkTruncation(
@@ -20,6 +22,24 @@ export function checkTruncation(
   );
 }
 
+/** `value`, a length for each batch entry; none is longer than that entry is. */
+export function readLengths(
+  caller: string,
+  value: unknown,
+  batch: number,
+  present: number | Int32Array,
+): ArrayLike<number> {
+  const lengths = readIntegers(caller, 'length', value, batch);
+  for (let b = 0; b < batch; b++) {
+    const own = typeof present === 'number' ? present : present[b];
+    if (lengths[b] >= 0 && lengths[b] <= own) continue;
+    throw new OptionError(
+      `${caller}: length[${b}] must be from 0 to ${own}, the tokens of that batch entry; got ${lengths[b]}`,
+    );
+  }
+  return lengths;
+}
+
 /** A copy of `indices`, each of 0 to newest - 1, at most once. */
 export function readKept(indices: ArrayLike<number>, newest: number): readonly number[] {
   const kept = Array.from(indices);
@@ -28,5 +48,14 @@ export function readKept(indices: ArrayLike<number>, newest: number): readonly n
   throw new OptionError(
     `KVCache.keep: indices must be whole numbers from 0 to ${newest - 1}, of the ${newest} tokens that the ` +
       `last append left, each at most once; got [${kept.slice(0, 8).join(', ')}${kept.length > 8 ? ', …' : ''}]`,
+  );
+}
+
+/** That a call asks for no other backend than that of its caches. */
+export function checkBackend(caller: string, problem: AttentionProblem, { name }: Backend): void {
+  if (problem.backend === 'auto' || problem.backend === name) return;
+  throw new OptionError(
+    `${caller}: this cache belongs to the ${name} backend, not '${problem.backend}'; ` +
+      'choose the backend when the cache is made',
   );
 }

@@ -1,9 +1,9 @@
-import type { BackendChoice, CacheLayout } from './backend.ts';
+import type { BackendChoice, CacheLayout, CacheStorage } from './backend.ts';
 import { checkDType, type DType, isFloatDType } from './dtype.ts';
 import { DTypeError, OptionError } from './errors.ts';
 import { type CacheAttentionOptions, checkOptions, readCount } from './options.ts';
 
-/** What fixes a a KVCache. */
+/** What fixes a KVCache. */
 export interface KVCacheOptions {
   readonly numKvHeads: number;
   /** Head size of k. */
@@ -58,6 +58,15 @@ export function withinWindow(options: CacheAttentionOptions, layout: CacheLayout
       sinkTokens: narrower(own.sinkTokens, sinkTokens, 0),
     },
   };
+}
+
+/** Tokens [0, sinkEnd) and [begin, length) are what keys() and values() return: those in the window, if they are there. */
+export function keptTokens(
+  { window, sinkTokens }: CacheLayout,
+  { length, keptBegin }: CacheStorage,
+): { readonly sinkEnd: number; readonly begin: number } {
+  const begin = window === 0 ? 0 : Math.max(0, keptBegin, length - window);
+  return { sinkEnd: Math.min(sinkTokens, begin), begin };
 }
 
 /** What a cache is to be, checked. */

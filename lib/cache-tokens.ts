@@ -1,6 +1,7 @@
 import type { CacheLayout } from './backend.ts';
 import { type DType, isFloatDType } from './dtype.ts';
-import { CapacityError, DTypeError, ShapeError } from './errors.ts';
+import { CapacityError, DTypeError, OptionError, ShapeError } from './errors.ts';
+import { readIntegers } from './options.ts';
 import { lastAxisContiguous, type Tensor } from './tensor.ts';
 import { formatShape } from './tensor-layout.ts';
 import { asTensor, type TensorLike } from './tensor-like.ts';
@@ -12,20 +13,37 @@ export interface Tokens {
   readonly count: number;
   /** Whether they came in that dtype. */
   readonly areStored: boolean;
+  /** How many of them each batch entry takes, from the first one on; null where all take all of what was given. */
+  readonly counts: readonly number[] | null;
+  /** The longest entry once they are there. */
+  readonly length: number;
+  /** Every entry then; null where all are as long. */
+  readonly lengths: Int32Array | null;
+}
+
+/** What an append knows of the cache. */
+export interface Before {
+  readonly layout: CacheLayout;
+  /** Tokens of the longest entry. */
+  readonly length: number;
+  /** Of every entry; null where all are as long. */
+  readonly lengths: Int32Array | null;
 }
 
 /**
- * k and v of an append to a cache that holds `length` tokens, checked.
+ * k and v of an append to a cache, checked.
  *
- * @throws ShapeError, DTypeError; CapacityError beyond maxLength
+ * @param counts the option `lengths`: how many tokens each batch entry takes
+ * @throws ShapeError, DTypeError, OptionError; CapacityError beyond maxLength
  */
 export function readTokens(
   caller: string,
-  layout: CacheLayout,
-  length: number,
+  before: Before,
   kLike: TensorLike,
   vLike: TensorLike,
+  countsOption: unknown = null,
 ): Tokens {
+  const { layout } = before;
   const k = asTensor(caller, 'k', kLike);
   const v = asTensor(caller, 'v', vLike);
   const { batch, numKvHeads, headDim, valueDim, dtype, maxLength } = layout;
@@ -38,14 +56,50 @@ export function readTokens(
   }
   checkRows(caller, 'k', k);
   checkRows(caller, 'v', v);
-  if (length + count > maxLength) {
+  const counts = readCounts(caller, countsOption, batch, count);
+  const { length, lengths } = lengthsAfter(before, counts, count);
+  if (length > maxLength) {
     throw new CapacityError(
-      `${caller}: ${count} more tokens beside the ${length} that are cached exceed maxLength ${maxLength}; ` +
+      `${caller}: ${count} more tokens beside the ${before.length} that are cached exceed maxLength ${maxLength}; ` +
         'truncate the cache or make one with a larger maxLength; nothing was appended',
     );
   }
   const areStored = k.dtype === dtype && v.dtype === dtype;
-  return { k: stored(k, dtype), v: stored(v, dtype), count, areStored };
+  const tokens = { areStored, counts, length, lengths };
+  if (counts === null || lengths !== null)
+    return { ...tokens, k: stored(k, dtype), v: stored(v, dtype), count };
+  const taken = (x: Tensor): Tensor => x.slice(2, 0, counts[0]);
+  return { ...tokens, k: taken(stored(k, dtype)), v: taken(stored(v, dtype)), count: counts[0] };
+}
+
+/** How many of `count` tokens each batch entry takes; null where all take all of them. */
+function readCounts(caller: string, option: unknown, batch: number, count: number): readonly number[] | null {
+  if (option === undefined || option === null) return null;
+  const counts = Array.from(readIntegers(caller, 'lengths', option, batch));
+  const wrong = counts.findIndex((own) => own < 0 || own > count);
+  if (wrong >= 0) {
+    throw new OptionError(
+      `${caller}: lengths[${wrong}] must be from 0 to ${count}, the tokens given; got ${counts[wrong]}; it counts those ` +
+        'that the batch entry takes, from the first one on',
+    );
+  }
+  return counts.every((own) => own === count) ? null : counts;
+}
+
+function lengthsAfter(
+  { layout, length, lengths }: Before,
+  counts: readonly number[] | null,
+  count: number,
+): Pick<Tokens, 'length' | 'lengths'> {
+  if (lengths === null && counts === null) return { length: length + count, lengths: null };
+  const after = Int32Array.from(
+    { length: layout.batch },
+    (_, b) => (lengths?.[b] ?? length) + (counts?.[b] ?? count),
+  );
+  const longest = Math.max(...after);
+  // A cache whose entries once differed goes on as such.
+  const isEven = lengths === null && after.every((own) => own === longest);
+  return { length: longest, lengths: isEven ? null : after };
 }
 
 /** Whether x is [batch, numKvHeads, any, dim], or that without a batch of 1. */

@@ -35,11 +35,14 @@ export {
   ShapeError,
 } from './errors.ts';
 export {
+  type AppendOptions,
   type CacheAttentionAsyncOptions,
   type CacheAttentionOptions,
+  type CacheResult,
+  type CacheStepAsyncOptions,
+  type CacheStepOptions,
   KVCache,
   type KVCacheOptions,
-  type StepAllResult,
 } from './kv-cache.ts';
 export { type MemoryInfo, memoryInfo } from './memory-info.ts';
 export { type AttentionPart, mergeAttention } from './merge-attention.ts';

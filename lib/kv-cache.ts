@@ -1,31 +1,41 @@
-import { type AttentionResult, makeResults, type Results, readSignal } from './attention.ts';
-import {
-  type Backend,
-  type BackendChoice,
-  type CacheLayout,
-  type CacheStorage,
-  selectBackend,
-} from './backend.ts';
-import { checkTruncation, readKept } from './cache-checks.ts';
-import { type KVCacheOptions, readLayout, withinWindow } from './cache-layout.ts';
+import { makeResults, type Results, readSignal } from './attention.ts';
+import { type BackendChoice, selectBackend } from './backend.ts';
+import { checkBackend, readKept } from './cache-checks.ts';
+import { type KVCacheOptions, keptTokens, readLayout, withinWindow } from './cache-layout.ts';
+import type { CacheAttentionAsyncOptions, CacheResult, CacheStepAsyncOptions } from './cache-result.ts';
+import { CacheState } from './cache-state.ts';
 import { readTokens, type Tokens } from './cache-tokens.ts';
 import { describeCacheAttention } from './describe-attention.ts';
 import type { DType } from './dtype.ts';
-import { DisposedError, OptionError } from './errors.ts';
-import { ForkSeed } from './fork-seed.ts';
-import { CACHE_OPTIONS, type CacheAttentionOptions, readCacheOptions, readWord } from './options.ts';
+import {
+  APPEND_OPTIONS,
+  type AppendOptions,
+  CACHE_OPTIONS,
+  type CacheAttentionOptions,
+  type CacheStepOptions,
+  checkOptions,
+  type IntegerVector,
+  readCacheOptions,
+  readWord,
+  STEP_OPTIONS,
+} from './options.ts';
 import type { AttentionProblem } from './problem.ts';
-import { type CacheMember, type StepAllResult, stepAll } from './step-all.ts';
+import { clearPadding, withCounts } from './ragged-cache.ts';
+import { stepAll } from './step-all.ts';
 import { StepSignature } from './step-signature.ts';
 import type { Tensor } from './tensor.ts';
 import type { TensorLike } from './tensor-like.ts';
 
-export type { CacheAttentionOptions, KVCacheOptions, StepAllResult };
+export type {
+  AppendOptions,
+  CacheAttentionAsyncOptions,
+  CacheAttentionOptions,
+  CacheResult,
+  CacheStepAsyncOptions,
+  CacheStepOptions,
+  KVCacheOptions,
+};
 
-/** The same, for the asynchronous forms. */
-export type CacheAttentionAsyncOptions = CacheAttentionOptions & { readonly signal?: AbortSignal | null };
-
-const ASYNC_CACHE_OPTIONS = [...CACHE_OPTIONS, 'signal'];
 const BACKENDS: readonly BackendChoice[] = ['auto', 'native', 'reference'];
 
 /**
@@ -41,52 +51,45 @@ const BACKENDS: readonly BackendChoice[] = ['auto', 'native', 'reference'];
  * const out = cache.step(q, k, v);             // q [1, 32, 1, 128], k and v [1, 8, 1, 128]
  */
 export class KVCache {
-  readonly #layout: CacheLayout;
-  readonly #backend: Backend;
-  readonly #storage: CacheStorage;
-  #length = 0;
-  /** Tokens of the newest append that are still there. */
-  #newest = 0;
+  readonly #state: CacheState;
   /** Of the last step that was validated, where one like it can be repeated. */
   #signature: StepSignature | null = null;
-  #busy = false;
-  #disposed = false;
 
   /** @throws OptionError, DTypeError; CapacityError where `maxLength` tokens find no address space */
   constructor(options: KVCacheOptions) {
-    if (options instanceof ForkSeed) {
-      this.#layout = options.layout;
-      this.#backend = options.backend;
-      this.#storage = options.storage;
-      this.#length = options.storage.length;
-      this.#newest = options.newest;
+    if (options instanceof CacheState) {
+      this.#state = options;
       return;
     }
-    this.#layout = readLayout(options);
+    const layout = readLayout(options);
     const backend = selectBackend(readWord('KVCache', 'backend', options.backend, BACKENDS));
-    this.#backend = backend;
-    this.#storage = backend.createCache(this.#layout);
+    this.#state = new CacheState(layout, backend, backend.createCache(layout), 0);
   }
 
-  /** Tokens cached. */
+  /** Tokens cached; of the longest entry, where they differ. */
   get length(): number {
-    return this.#length;
+    return this.#state.length;
+  }
+
+  /** Tokens of each batch entry. */
+  get lengths(): Int32Array {
+    return this.#state.lengths ?? new Int32Array(this.#state.layout.batch).fill(this.length);
   }
 
   /** Tokens that fit without new address space. */
   get capacity(): number {
-    if (this.#disposed) return 0;
-    const { window, maxLength } = this.#layout;
-    return window === 0 ? this.#storage.capacity : maxLength;
+    if (this.#state.disposed) return 0;
+    const { window, maxLength } = this.#state.layout;
+    return window === 0 ? this.#state.storage.capacity : maxLength;
   }
 
   /** Bytes of memory held now; 0 once disposed. */
   get byteLength(): number {
-    return this.#disposed ? 0 : this.#storage.byteLength;
+    return this.#state.disposed ? 0 : this.#state.storage.byteLength;
   }
 
   get dtype(): DType {
-    return this.#layout.dtype;
+    return this.#state.layout.dtype;
   }
 
   /**
@@ -94,16 +97,18 @@ export class KVCache {
    *
    * @param k [batch, numKvHeads, T, headDim], any float dtype; without batch where that is 1
    * @param v [batch, numKvHeads, T, valueDim]
+   * @param options `lengths`: of the T tokens, how many each batch entry takes; entries of different lengths attend each
+   *   to its own
    * @throws ShapeError, DTypeError; CapacityError, and nothing is appended, beyond `maxLength` or out of memory
    */
-  append(k: TensorLike, v: TensorLike): this {
-    this.#checkUsable('KVCache.append');
-    const before = this.#length;
-    const tokens = readTokens('KVCache.append', this.#layout, before, k, v);
-    this.#checkUnchanged('KVCache.append', before);
-    this.#storage.append(tokens.k, tokens.v);
-    this.#length += tokens.count;
-    this.#newest = tokens.count;
+  append(k: TensorLike, v: TensorLike, options?: AppendOptions | null): this {
+    this.#state.checkUsable('KVCache.append');
+    const { length } = this.#state;
+    const { lengths } = checkOptions<AppendOptions>('KVCache.append', 'options', options, APPEND_OPTIONS);
+    const tokens = readTokens('KVCache.append', this.#state, k, v, lengths);
+    this.#state.checkUnchanged('KVCache.append', length);
+    this.#state.storageFor(tokens).append(tokens.k, tokens.v, tokens.counts);
+    this.#state.grow(tokens);
     return this;
   }
 
@@ -113,13 +118,14 @@ export class KVCache {
    * @param q [batch, numHeads, Lq, headDim]; its last row stands at the last cached token unless `queryOffset` says else
    * @returns [batch, numHeads, Lq, valueDim] in q's dtype; or { out, lse } with `returnLse: true`
    */
-  attend(q: TensorLike, options: CacheAttentionOptions & { readonly returnLse: true }): AttentionResult;
-  attend(q: TensorLike, options?: CacheAttentionOptions | null): Tensor;
-  attend(q: TensorLike, options?: CacheAttentionOptions | null): Tensor | AttentionResult {
+  attend<Options extends CacheAttentionOptions = CacheAttentionOptions>(
+    q: TensorLike,
+    options?: Options | null,
+  ): CacheResult<Options> {
     const given = this.#readOptions('KVCache.attend', options, CACHE_OPTIONS);
-    const { problem, results } = this.#describe('KVCache.attend', q, given, this.#length, 0);
-    this.#storage.attend(problem, results.out, results.lse);
-    return results.value;
+    const { problem, results } = this.#describe('KVCache.attend', q, given, this.#state.length, null);
+    this.#state.storage.attend(problem, results.out, results.lse);
+    return results.value as CacheResult<Options>;
   }
 
   /**
@@ -128,71 +134,52 @@ export class KVCache {
    * @param q [batch, numHeads, T, headDim]
    * @param k [batch, numKvHeads, T, headDim]
    * @param v [batch, numKvHeads, T, valueDim]
+   * @param options those of attend, and `lengths` as append takes it: then the first lengths[b] rows of q belong to the
+   *   tokens of entry b; the others are padding, and give 0 and an lse of -Infinity
    */
-  step(
+  step<Options extends CacheStepOptions = CacheStepOptions>(
     q: TensorLike,
     k: TensorLike,
     v: TensorLike,
-    options: CacheAttentionOptions & { readonly returnLse: true },
-  ): AttentionResult;
-  step(q: TensorLike, k: TensorLike, v: TensorLike, options?: CacheAttentionOptions | null): Tensor;
-  step(
-    q: TensorLike,
-    k: TensorLike,
-    v: TensorLike,
-    options?: CacheAttentionOptions | null,
-  ): Tensor | AttentionResult {
-    const given = this.#readOptions('KVCache.step', options, CACHE_OPTIONS);
-    const place = this.#signature === null ? null : this.#signature.outOf(q, k, v, given);
-    if (place !== null && this.#repeatStep(q as Tensor, k as Tensor, v as Tensor, place)) return place;
-    const before = this.#length;
-    const tokens = readTokens('KVCache.step', this.#layout, before, k, v);
-    const { problem, results } = this.#describe('KVCache.step', q, given, before, tokens.count);
+    options?: Options | null,
+  ): CacheResult<Options> {
+    type Result = CacheResult<Options>;
+    const given = this.#readOptions('KVCache.step', options, STEP_OPTIONS);
+    const lengths = options?.lengths ?? null;
+    const place = this.#signature === null || lengths !== null ? null : this.#signature.outOf(q, k, v, given);
+    if (place !== null && this.#repeatStep(q as Tensor, k as Tensor, v as Tensor, place))
+      return place as Result;
+    const { length } = this.#state;
+    const tokens = readTokens('KVCache.step', this.#state, k, v, lengths);
+    const { problem, results } = this.#describe('KVCache.step', q, given, length, tokens);
     this.#signature = null;
-    this.#storage.step(tokens.k, tokens.v, problem, results.out, results.lse);
-    this.#length = before + tokens.count;
-    this.#newest = tokens.count;
-    if (tokens.areStored) this.#signature = StepSignature.of(q, k, v, results.value, given);
-    return results.value;
+    this.#state.storageFor(tokens).step(tokens.k, tokens.v, problem, results.out, results.lse, tokens.counts);
+    this.#state.grow(tokens);
+    if (tokens.counts !== null) clearPadding({ ...results, problem });
+    else if (tokens.areStored) this.#signature = StepSignature.of(q, k, v, results.value, given);
+    return results.value as Result;
   }
 
   /** {@link KVCache.attend} off the event loop; `signal` aborts it. q must not change until the promise settles. */
-  attendAsync(
+  async attendAsync<Options extends CacheAttentionAsyncOptions = CacheAttentionAsyncOptions>(
     q: TensorLike,
-    options: CacheAttentionAsyncOptions & { readonly returnLse: true },
-  ): Promise<AttentionResult>;
-  attendAsync(q: TensorLike, options?: CacheAttentionAsyncOptions | null): Promise<Tensor>;
-  async attendAsync(
-    q: TensorLike,
-    options?: CacheAttentionAsyncOptions | null,
-  ): Promise<Tensor | AttentionResult> {
-    const given = this.#readOptions('KVCache.attendAsync', options, ASYNC_CACHE_OPTIONS);
-    return this.#attendLater('KVCache.attendAsync', q, given, options?.signal, this.#length, null);
+    options?: Options | null,
+  ): Promise<CacheResult<Options>> {
+    const given = this.#readOptions('KVCache.attendAsync', options, [...CACHE_OPTIONS, 'signal']);
+    return this.#attendLater('KVCache.attendAsync', q, given, options?.signal, this.#state.length, null);
   }
 
   /** {@link KVCache.step} off the event loop; when it fails or is aborted, nothing stays appended. */
-  stepAsync(
+  async stepAsync<Options extends CacheStepAsyncOptions = CacheStepAsyncOptions>(
     q: TensorLike,
     k: TensorLike,
     v: TensorLike,
-    options: CacheAttentionAsyncOptions & { readonly returnLse: true },
-  ): Promise<AttentionResult>;
-  stepAsync(
-    q: TensorLike,
-    k: TensorLike,
-    v: TensorLike,
-    options?: CacheAttentionAsyncOptions | null,
-  ): Promise<Tensor>;
-  async stepAsync(
-    q: TensorLike,
-    k: TensorLike,
-    v: TensorLike,
-    options?: CacheAttentionAsyncOptions | null,
-  ): Promise<Tensor | AttentionResult> {
-    const given = this.#readOptions('KVCache.stepAsync', options, ASYNC_CACHE_OPTIONS);
-    const before = this.#length;
-    const tokens = readTokens('KVCache.stepAsync', this.#layout, before, k, v);
-    return this.#attendLater('KVCache.stepAsync', q, given, options?.signal, before, tokens);
+    options?: Options | null,
+  ): Promise<CacheResult<Options>> {
+    const given = this.#readOptions('KVCache.stepAsync', options, [...STEP_OPTIONS, 'signal']);
+    const { length } = this.#state;
+    const tokens = readTokens('KVCache.stepAsync', this.#state, k, v, options?.lengths);
+    return this.#attendLater('KVCache.stepAsync', q, given, options?.signal, length, tokens);
   }
 
   /**
@@ -213,38 +200,21 @@ export class KVCache {
     k: TensorLike,
     v: TensorLike,
     options?: Options | null,
-  ): StepAllResult<Options> {
-    const memberOf = (cache: unknown): CacheMember | null =>
-      typeof cache === 'object' && cache !== null && #storage in cache ? cache.#member() : null;
-    return stepAll(caches, memberOf, q, k, v, options) as StepAllResult<Options>;
-  }
-
-  #member(): CacheMember {
-    return {
-      layout: this.#layout,
-      backend: this.#backend,
-      storage: this.#storage,
-      length: this.#length,
-      checkUsable: (caller) => this.#checkUsable(caller),
-      checkUnchanged: (caller, length) => this.#checkUnchanged(caller, length),
-      grow: (tokens) => {
-        this.#length += tokens;
-        this.#newest = tokens;
-      },
-    };
+  ): CacheResult<Options> {
+    const stateOf = (cache: unknown): CacheState | null =>
+      typeof cache === 'object' && cache !== null && #state in cache ? cache.#state : null;
+    return stepAll(caches, stateOf, q, k, v, options) as CacheResult<Options>;
   }
 
   /**
    * Forgets the newest tokens: the rollback of speculative decoding.
    *
-   * @param length tokens to keep, from 0 to the present length
+   * @param length tokens to keep, from 0 to the present length; or a list of them, one a batch entry. One number
+   *   leaves a shorter entry as it is
    */
-  truncate(length: number): this {
-    this.#checkUsable('KVCache.truncate');
-    checkTruncation(length, this.#length, this.#storage.keptBegin, this.#layout);
-    this.#storage.truncate(length);
-    this.#newest = Math.max(0, this.#newest - (this.#length - length));
-    this.#length = length;
+  truncate(length: number | IntegerVector): this {
+    this.#state.checkUsable('KVCache.truncate');
+    this.#state.truncate('KVCache.truncate', length);
     return this;
   }
 
@@ -256,12 +226,8 @@ export class KVCache {
    * @throws OptionError where an index is no such number
    */
   keep(indices: ArrayLike<number>): this {
-    this.#checkUsable('KVCache.keep');
-    const kept = readKept(indices, this.#newest);
-    const begin = this.#length - this.#newest;
-    this.#storage.keep(begin, kept);
-    this.#length = begin + kept.length;
-    this.#newest = kept.length;
+    this.#state.checkUsable('KVCache.keep');
+    this.#state.keep(readKept(indices, this.#state.newest));
     return this;
   }
 
@@ -270,61 +236,36 @@ export class KVCache {
    * not. Costs no memory but for what is appended afterwards.
    */
   fork(): KVCache {
-    this.#checkUsable('KVCache.fork');
-    const storage = this.#storage.fork();
-    const seed = new ForkSeed(this.#layout, this.#backend, storage, this.#newest);
-    return new KVCache(seed as unknown as KVCacheOptions);
+    this.#state.checkUsable('KVCache.fork');
+    return new KVCache(this.#state.fork() as unknown as KVCacheOptions);
   }
 
-  /** A copy of the keys, [batch, numKvHeads, length, headDim]; of a cache with a window, of the tokens that it keeps. */
+  /**
+   * A copy of the keys, [batch, numKvHeads, length, headDim]; of a cache with a window, of the tokens that it keeps. Entries
+   * that are shorter end with zeros.
+   */
   keys(): Tensor {
-    this.#checkUsable('KVCache.keys');
-    const { sinkEnd, begin } = this.#kept();
-    return this.#storage.keys(sinkEnd, begin);
+    this.#state.checkUsable('KVCache.keys');
+    const { layout, storage } = this.#state;
+    const { sinkEnd, begin } = keptTokens(layout, storage);
+    return storage.keys(sinkEnd, begin);
   }
 
   /** A copy of the values, [batch, numKvHeads, length, valueDim]; likewise. */
   values(): Tensor {
-    this.#checkUsable('KVCache.values');
-    const { sinkEnd, begin } = this.#kept();
-    return this.#storage.values(sinkEnd, begin);
-  }
-
-  /** Tokens [0, sinkEnd) and [begin, length) are those that the window keeps. */
-  #kept(): { sinkEnd: number; begin: number } {
-    const { window, sinkTokens } = this.#layout;
-    const begin = window === 0 ? 0 : Math.max(0, this.#length - window);
-    const sinkEnd = Math.min(sinkTokens, begin);
-    return { sinkEnd, begin };
+    this.#state.checkUsable('KVCache.values');
+    const { layout, storage } = this.#state;
+    const { sinkEnd, begin } = keptTokens(layout, storage);
+    return storage.values(sinkEnd, begin);
   }
 
   /** Frees the memory, at once or when the asynchronous call that runs has ended. Disposing twice is harmless. */
   dispose(): void {
-    if (this.#disposed) return;
-    this.#disposed = true;
-    this.#length = 0;
-    if (!this.#busy) this.#storage.dispose();
+    this.#state.dispose();
   }
 
   [Symbol.dispose](): void {
     this.dispose();
-  }
-
-  #checkUsable(caller: string): void {
-    if (this.#disposed) throw new DisposedError(`${caller}: the cache was disposed; make a new KVCache`);
-    if (this.#busy) {
-      throw new OptionError(`${caller}: an asynchronous call is running on this cache; await it first`);
-    }
-  }
-
-  /** That the cache still is `length` tokens long: while arguments are read their getters run, and may use it. */
-  #checkUnchanged(caller: string, length: number): void {
-    this.#checkUsable(caller);
-    if (this.#length === length) return;
-    throw new OptionError(
-      `${caller}: a getter of an argument changed the cache from ${length} to ${this.#length} tokens while it was read; ` +
-        'read it before the call',
-    );
   }
 
   #readOptions(
@@ -332,68 +273,67 @@ export class KVCache {
     options: CacheAttentionOptions | null | undefined,
     names: readonly string[],
   ): CacheAttentionOptions {
-    this.#checkUsable(caller);
+    this.#state.checkUsable(caller);
     return readCacheOptions(caller, options, names);
   }
 
   /** A step with the signature of the last one. False, and nothing has changed, where it must be done in full. */
   #repeatStep(q: Tensor, k: Tensor, v: Tensor, out: Tensor): boolean {
-    const length = this.#length + k.shape[k.shape.length - 2];
-    if (this.#disposed || this.#busy || length > this.#layout.maxLength) return false;
-    if (!this.#storage.repeatStep(q, k, v, out)) return false;
-    this.#newest = length - this.#length;
-    this.#length = length;
+    const state = this.#state;
+    const length = state.length + k.shape[k.shape.length - 2];
+    if (state.disposed || state.busy || length > state.layout.maxLength) return false;
+    if (!state.storage.repeatStep(q, k, v, out)) return false;
+    state.newest = length - state.length;
+    state.length = length;
     return true;
   }
 
-  /** A call on the cache once `count` tokens have joined the `length` that it held when the arguments were read. */
+  /** A call on the cache once `tokens` have joined the `length` that it held when the arguments were read. */
   #describe(
     caller: string,
     q: TensorLike,
     options: CacheAttentionOptions,
     length: number,
-    count: number,
+    tokens: Tokens | null,
   ): { problem: AttentionProblem; results: Results } {
-    const { batch, numKvHeads, headDim, valueDim } = this.#layout;
-    const keys = { batch, numKvHeads, kvLen: length + count, headDim, valueDim };
-    const problem = describeCacheAttention(caller, q, keys, withinWindow(options, this.#layout));
-    if (problem.backend !== 'auto' && problem.backend !== this.#backend.name) {
-      throw new OptionError(
-        `${caller}: this cache belongs to the ${this.#backend.name} backend, not '${problem.backend}'; ` +
-          'choose the backend when the cache is made',
-      );
-    }
-    this.#checkUnchanged(caller, length);
+    const { layout } = this.#state;
+    const keys = { ...layout, kvLen: tokens === null ? length : tokens.length };
+    const kvLengths = tokens === null ? this.#state.lengths : tokens.lengths;
+    const within = { ...withinWindow(options, layout), kvLengths };
+    let problem = describeCacheAttention(caller, q, keys, within);
+    checkBackend(caller, problem, this.#state.backend);
+    this.#state.checkUnchanged(caller, length);
+    if (tokens !== null)
+      problem = withCounts(caller, problem, tokens, (options.queryOffset ?? null) !== null);
     return { problem, results: makeResults(problem) };
   }
 
-  async #attendLater(
+  async #attendLater<Options>(
     caller: string,
     q: TensorLike,
     options: CacheAttentionOptions,
     signalOption: unknown,
-    before: number,
+    length: number,
     tokens: Tokens | null,
-  ): Promise<Tensor | AttentionResult> {
-    const count = tokens?.count ?? 0;
-    const { problem, results } = this.#describe(caller, q, options, before, count);
+  ): Promise<CacheResult<Options>> {
+    const { problem, results } = this.#describe(caller, q, options, length, tokens);
     const signal = readSignal(caller, signalOption);
     signal?.throwIfAborted();
-    if (tokens !== null) this.#storage.append(tokens.k, tokens.v);
-    this.#busy = true;
+    const state = this.#state;
+    const before = { length, lengths: state.lengths };
+    if (tokens !== null) state.storageFor(tokens).append(tokens.k, tokens.v, tokens.counts);
+    state.busy = true;
     try {
-      await this.#storage.attendAsync(problem, results.out, results.lse, signal);
-      if (!this.#disposed) {
-        this.#length = before + count;
-        if (tokens !== null) this.#newest = count;
-      }
+      await state.storage.attendAsync(problem, results.out, results.lse, signal);
+      if (tokens !== null && !state.disposed) state.grow(tokens);
+      clearPadding({ ...results, problem });
     } catch (error) {
-      this.#storage.truncate(before);
+      state.takeBack(before);
       throw error;
     } finally {
-      this.#busy = false;
-      if (this.#disposed) this.#storage.dispose();
+      state.busy = false;
+      if (state.disposed) state.storage.dispose();
     }
-    return results.value;
+    return results.value as CacheResult<Options>;
   }
 }

@@ -90,6 +90,9 @@ export const CACHE_OPTIONS: readonly string[] = ATTENTION_OPTIONS.filter(
   (name) => !DESCRIBES_KEYS.includes(name),
 );
 
+export const APPEND_OPTIONS: readonly string[] = ['lengths'];
+export const STEP_OPTIONS: readonly string[] = [...CACHE_OPTIONS, ...APPEND_OPTIONS];
+
 const WINDOW_OPTIONS = ['left', 'right', 'sinkTokens'] as const satisfies readonly (keyof AttentionWindow)[];
 const NO_OPTIONS: object = Object.freeze({});
 
@@ -116,6 +119,15 @@ export function checkOptions<T extends object>(
 
 /** Options of attention over a cache: those of `attention` that do not describe k and v. `causal` defaults to true. */
 export type CacheAttentionOptions = Omit<AttentionOptions, 'kvLengths' | 'cuSeqlensQ' | 'cuSeqlensK'>;
+
+/** How an append is done. */
+export interface AppendOptions {
+  /** [batch]: how many of the T tokens each batch entry takes, from the first one on. Default: all take all. */
+  readonly lengths?: IntegerVector | null;
+}
+
+/** Options of a step: those of an append and those of attention. */
+export type CacheStepOptions = CacheAttentionOptions & AppendOptions;
 
 /**
  * Options of attention over a KVCache as they stand at one moment: names checked, each property (of the window too) read

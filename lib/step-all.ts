@@ -1,6 +1,8 @@
 import { type AttentionResult, makeResults } from './attention.ts';
-import type { Backend, CacheLayout, CacheStorage } from './backend.ts';
+import type { CacheLayout } from './backend.ts';
+import { checkBackend } from './cache-checks.ts';
 import { withinWindow } from './cache-layout.ts';
+import type { CacheState } from './cache-state.ts';
 import { readTokens } from './cache-tokens.ts';
 import { describeCacheAttention } from './describe-attention.ts';
 import { CapacityError, OptionError, ShapeError } from './errors.ts';
@@ -8,23 +10,6 @@ import { CACHE_OPTIONS, type CacheAttentionOptions, readCacheOptions } from './o
 import type { Tensor } from './tensor.ts';
 import { formatValue } from './tensor-layout.ts';
 import type { TensorLike } from './tensor-like.ts';
-
-/** What a step of many caches sees of one of them. */
-export interface CacheMember {
-  readonly layout: CacheLayout;
-  readonly backend: Backend;
-  readonly storage: CacheStorage;
-  readonly length: number;
-  /** Throws where the cache is disposed or busy. */
-  checkUsable(caller: string): void;
-  /** Throws where the cache is no longer `length` tokens long, or no longer usable. */
-  checkUnchanged(caller: string, length: number): void;
-  /** Takes note of the tokens that its storage has taken. */
-  grow(tokens: number): void;
-}
-
-/** What KVCache.stepAll returns: { out, lse } where the options say `returnLse: true`, otherwise out. */
-export type StepAllResult<Options> = Options extends { readonly returnLse: true } ? AttentionResult : Tensor;
 
 const CALLER = 'KVCache.stepAll';
 const SAME: readonly (keyof CacheLayout)[] = [
@@ -41,35 +26,30 @@ const SAME: readonly (keyof CacheLayout)[] = [
  * when it throws.
  *
  * @param caches what the caller gave
- * @param memberOf the inside of a cache; null for anything else
+ * @param stateOf the state of a cache; null for anything else
  */
 export function stepAll(
   caches: readonly unknown[],
-  memberOf: (cache: unknown) => CacheMember | null,
+  stateOf: (cache: unknown) => CacheState | null,
   q: TensorLike,
   k: TensorLike,
   v: TensorLike,
   options: CacheAttentionOptions | null | undefined,
 ): Tensor | AttentionResult {
-  const members = readMembers(caches, memberOf);
-  const given = readCacheOptions(CALLER, options, CACHE_OPTIONS);
+  const members = readMembers(caches, stateOf);
   const before = members.map(({ length }) => length);
+  const given = readCacheOptions(CALLER, options, CACHE_OPTIONS);
   const longest = Math.max(...before);
   const { layout, backend } = members[0];
   // Capacity is each cache's own affair.
   const together: CacheLayout = { ...layout, batch: members.length, maxLength: Infinity };
-  const tokens = readTokens(CALLER, together, longest, k, v);
+  const tokens = readTokens(CALLER, { layout: together, length: longest, lengths: null }, k, v);
   checkCapacity(members, before, tokens.count);
   const { numKvHeads, headDim, valueDim } = layout;
   const keys = { batch: members.length, numKvHeads, kvLen: longest + tokens.count, headDim, valueDim };
   const kvLengths = Int32Array.from(before, (length) => length + tokens.count);
   const problem = describeCacheAttention(CALLER, q, keys, { ...withinWindow(given, layout), kvLengths });
-  if (problem.backend !== 'auto' && problem.backend !== backend.name) {
-    throw new OptionError(
-      `${CALLER}: these caches belong to the ${backend.name} backend, not '${problem.backend}'; ` +
-        'choose the backend when a cache is made',
-    );
-  }
+  checkBackend(CALLER, problem, backend);
   const results = makeResults(problem);
   members.forEach((member, n) => {
     member.checkUnchanged(CALLER, before[n]);
@@ -83,15 +63,17 @@ export function stepAll(
     tokens.v,
     call,
   );
-  for (const member of members) member.grow(tokens.count);
+  members.forEach((member, n) => {
+    member.grow({ ...tokens, length: kvLengths[n] });
+  });
   return results.value;
 }
 
 /** The caches of a call: at least one, distinct, usable, of batch 1 and of one layout and backend. */
 function readMembers(
   caches: readonly unknown[],
-  memberOf: (cache: unknown) => CacheMember | null,
-): readonly CacheMember[] {
+  stateOf: (cache: unknown) => CacheState | null,
+): readonly CacheState[] {
   if (!Array.isArray(caches) || caches.length === 0) {
     throw new OptionError(
       `${CALLER}: caches must be a list of at least one KVCache; got ${formatValue(caches)}`,
@@ -99,7 +81,7 @@ function readMembers(
   }
   const list: readonly unknown[] = caches.slice();
   const members = list.map((cache, n) => {
-    const member = memberOf(cache);
+    const member = stateOf(cache);
     if (member !== null) return member;
     throw new OptionError(`${CALLER}: caches[${n}] must be a KVCache; got ${formatValue(cache)}`);
   });
@@ -136,7 +118,7 @@ function readMembers(
   return members;
 }
 
-function checkCapacity(members: readonly CacheMember[], before: readonly number[], count: number): void {
+function checkCapacity(members: readonly CacheState[], before: readonly number[], count: number): void {
   members.forEach(({ layout }, n) => {
     if (before[n] + count <= layout.maxLength) return;
     throw new CapacityError(

@@ -101,7 +101,7 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
               ? null
               : Int32Array.from(before, (length, n) => length - (n % 3) * (drawn.behind ?? 0)),
         };
-        const got = KVCache.stepAll(caches, q, k, v, { ...options, ...each, returnLse: true as const });
+        const got = KVCache.stepAll(caches, q, k, v, { ...options, ...each, returnLse: true });
         expect(got.out.shape).toEqual([N, numHeads, count, valueDim]);
         caches.forEach((cache, n) => {
           const length = before[n] + count;
@@ -144,7 +144,7 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
         caches[n].dispose();
         caches[n] = caches[n % 3].fork().append(random([1, 2, 200, 16]), random([1, 2, 200, 16]));
       }
-      const got = KVCache.stepAll(caches, q, k, v, { returnLse: true as const });
+      const got = KVCache.stepAll(caches, q, k, v, { returnLse: true });
       for (const n of [0, 1, 2, 17, 30, 31, 39]) {
         const inputs = {
           q: entry(q, n),
@@ -189,7 +189,7 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     caches.push(caches[0].fork());
     const twins = caches.map((cache) => cache.fork());
     const [q, k, v] = [random([4, 4, 2, 16]), random([4, 2, 2, 16]), random([4, 2, 2, 16])];
-    const got = KVCache.stepAll(caches, q, k, v, { returnLse: true as const });
+    const got = KVCache.stepAll(caches, q, k, v, { returnLse: true });
     twins.forEach((twin, n) => {
       const want = twin.step(entry(q, n), entry(k, n), entry(v, n), {
         returnLse: true,
@@ -249,7 +249,7 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     refuse([a, b, c], DTypeError, /mask must be bool/, { mask: Tensor.zeros([1, 1]) });
     refuse([a, b, c], ShapeError, /out must have the shape/, { out: Tensor.zeros([1]) });
     const other = backend === 'reference' ? 'native' : 'reference';
-    refuse([a, b, c], OptionError, /these caches belong to/, { backend: other });
+    refuse([a, b, c], OptionError, /this cache belongs to/, { backend: other });
     const getter = {
       get scale(): number {
         a.append(random([1, 2, 1, 16]), random([1, 2, 1, 16]));

@@ -129,7 +129,8 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
           Tensor,
           Tensor,
         ];
-        await expectRefused(() => cache[form](...args, sly(args[n])));
+        const step = cache[form].bind(cache) as KVCache['step'];
+        await expectRefused(() => step(...args, sly(args[n])));
         expect(cache.length).toBe(5);
         cache.append(k, v);
         expect(cache.keys().slice(2, 5).toArray()).toEqual(k.toArray());

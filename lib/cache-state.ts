@@ -1,0 +1,112 @@
+import type { Backend, CacheLayout, CacheStorage } from './backend.ts';
+import { checkTruncation, readLengths } from './cache-checks.ts';
+import type { Before, Tokens } from './cache-tokens.ts';
+import { DisposedError, OptionError } from './errors.ts';
+import { RaggedStorage } from './ragged-cache.ts';
+
+/** What a KVCache is, apart from the reading of arguments: its memory, how long it is, and whether it may be used. */
+export class CacheState implements Before {
+  readonly layout: CacheLayout;
+  readonly backend: Backend;
+  storage: CacheStorage;
+  /** Tokens of the longest batch entry. */
+  length: number;
+  /** Tokens of the newest append that are still there. */
+  newest: number;
+  busy = false;
+  disposed = false;
+
+  constructor(layout: CacheLayout, backend: Backend, storage: CacheStorage, newest: number) {
+    this.layout = layout;
+    this.backend = backend;
+    this.storage = storage;
+    this.length = storage.length;
+    this.newest = newest;
+  }
+
+  /** Of each batch entry, where they may differ. */
+  get lengths(): Int32Array | null {
+    return this.storage instanceof RaggedStorage ? this.storage.lengths : null;
+  }
+
+  fork(): CacheState {
+    return new CacheState(this.layout, this.backend, this.storage.fork(), this.newest);
+  }
+
+  /** @throws DisposedError; OptionError while an asynchronous call runs */
+  checkUsable(caller: string): void {
+    if (this.disposed) throw new DisposedError(`${caller}: the cache was disposed; make a new KVCache`);
+    if (this.busy) {
+      throw new OptionError(`${caller}: an asynchronous call is running on this cache; await it first`);
+    }
+  }
+
+  /** That the cache still is `length` tokens long: while arguments are read their getters run, and may use it. */
+  checkUnchanged(caller: string, length: number): void {
+    this.checkUsable(caller);
+    if (this.length === length) return;
+    throw new OptionError(
+      `${caller}: a getter of an argument changed the cache from ${length} to ${this.length} tokens while it was read; ` +
+        'read it before the call',
+    );
+  }
+
+  /** Where the tokens go: from the first time on that entries differ in length, to a storage where they may. */
+  storageFor({ lengths }: Tokens): CacheStorage {
+    return lengths === null ? this.storage : this.toRagged();
+  }
+
+  /** Takes note of tokens that the storage has taken. */
+  grow(tokens: Pick<Tokens, 'length' | 'count' | 'counts'>): void {
+    const { length, count, counts } = tokens;
+    this.length = length;
+    this.newest = counts === null ? count : Math.min(...counts);
+  }
+
+  /** Where the storage was before an append that failed later. */
+  takeBack({ length, lengths }: { readonly length: number; readonly lengths: Int32Array | null }): void {
+    if (this.storage instanceof RaggedStorage && lengths !== null) this.storage.truncateEach(lengths);
+    else this.storage.truncate(length);
+  }
+
+  /** @param value one length, or one a batch entry */
+  truncate(caller: string, value: unknown): void {
+    const before = this.length;
+    if (typeof value === 'object' && value !== null) {
+      const lengths = readLengths(caller, value, this.layout.batch, this.lengths ?? before);
+      this.checkUnchanged(caller, before);
+      this.toRagged().truncateEach(lengths);
+    } else {
+      checkTruncation(value, before, this.storage.keptBegin, this.layout);
+      this.storage.truncate(value as number);
+    }
+    this.length = this.storage.length;
+    this.newest =
+      this.storage instanceof RaggedStorage
+        ? this.storage.newest
+        : Math.max(0, this.newest - (before - this.length));
+  }
+
+  keep(indices: readonly number[]): void {
+    this.storage.keep(this.length - this.newest, indices);
+    this.length = this.storage.length;
+    this.newest = indices.length;
+  }
+
+  /** Frees the memory, or leaves that to the call that runs. */
+  dispose(): void {
+    if (this.disposed) return;
+    this.disposed = true;
+    this.length = 0;
+    if (!this.busy) this.storage.dispose();
+  }
+
+  private toRagged(): RaggedStorage {
+    const { storage } = this;
+    if (storage instanceof RaggedStorage) return storage;
+    const ragged = RaggedStorage.from(this.backend, this.layout, storage, this.newest);
+    this.storage = ragged;
+    storage.dispose();
+    return ragged;
+  }
+}
