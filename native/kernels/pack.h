@@ -54,9 +54,13 @@ inline void packTransposed(const T* const* rows, int64_t width, int64_t depth, f
     for (int64_t d = 0; d < depth; d += W) {
       const int64_t n = minimum(W, depth - d);
       Vec block[W];
+SDPA_UNROLL
       for (int i = 0; i < W; ++i) block[i] = rows[r + i] ? loadUpTo(rows[r + i] + d, n) : Vec::zero();
       Vec::transpose(block);
-      for (int64_t j = 0; j < n; ++j) (block[j] * factor).store(out + (d + j) * outStride + r);
+SDPA_UNROLL
+      for (int j = 0; j < W; ++j) {
+        if (j < n) (block[j] * factor).store(out + (d + j) * outStride + r);
+      }
     }
   }
 }

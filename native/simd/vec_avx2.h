@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "../compiler.h"
 #include "../problem.h"
 
 namespace sdpa {
@@ -80,16 +81,19 @@ struct Vec {
   // r[i][j] <-> r[j][i]
   static void transpose(Vec (&r)[kWidth]) {
     __m256 t[8], u[8];
+SDPA_UNROLL
     for (int i = 0; i < 8; i += 2) {
       t[i] = _mm256_unpacklo_ps(r[i].raw, r[i + 1].raw);
       t[i + 1] = _mm256_unpackhi_ps(r[i].raw, r[i + 1].raw);
     }
+SDPA_UNROLL
     for (int i = 0; i < 8; i += 4) {
       u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
       u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
       u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
       u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
     }
+SDPA_UNROLL
     for (int i = 0; i < 4; ++i) {
       r[i].raw = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
       r[i + 4].raw = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
