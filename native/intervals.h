@@ -37,6 +37,10 @@ struct KeyHull {
     end = minimum(end, maxEnd);
     if (begin >= maxSinkEnd) begin = maximum(begin, minBegin);
   }
+  // All keys that some row may see lie in [firstKey, lastKey), and blocks of keys that hold these two are looked at.
+  int64_t firstKey() const { return maxSinkEnd > 0 ? 0 : minBegin; }
+  int64_t lastKey() const { return minBegin < maxEnd ? maxEnd : maxSinkEnd; }
+  bool empty() const { return firstKey() >= lastKey(); }
   // Whether every row sees every key of [begin, end).
   bool full(int64_t begin, int64_t end) const {
     return (begin >= maxBegin && end <= minEnd) || end <= minSinkEnd;

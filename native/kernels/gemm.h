@@ -1,7 +1,7 @@
 // The register-blocked product under both QK^T and PV.
 #pragma once
 
-#include "tile.h"
+#include "ahead.h"
 
 namespace sdpa {
 namespace {
@@ -40,10 +40,9 @@ SDPA_UNROLL
 // How a product meets what its destination holds.
 enum class Update { kStore, kAdd, kScaleAndAdd };
 
-// c[r][lanes] = acc | c + acc | c * factor[lane] + acc. c has kVecs * width lanes a row.
+// acc = c[r][lanes] = acc | c + acc | c * factor[lane] + acc. c has kVecs * width lanes a row.
 template <int kRows, int kVecs>
-SDPA_ALWAYS_INLINE void writeBack(const Accumulators<kRows, kVecs>& acc, Update update,
-                                                     const float* factor, float* c) {
+SDPA_ALWAYS_INLINE void writeBack(Accumulators<kRows, kVecs>& acc, Update update, const float* factor, float* c) {
   constexpr int W = Vec::kWidth;
 SDPA_UNROLL
   for (int r = 0; r < kRows; ++r) {
@@ -54,7 +53,20 @@ SDPA_UNROLL
       if (update == Update::kAdd) sum = Vec::load(place) + sum;
       if (update == Update::kScaleAndAdd) sum = Vec::fma(Vec::load(place), Vec::load(factor + v * W), sum);
       sum.store(place);
+      acc.raw[r][v] = sum;
     }
+  }
+}
+
+// maxima[lane] = the largest of itself and its lane of acc; a NaN is passed over.
+template <int kRows, int kVecs>
+SDPA_ALWAYS_INLINE void raiseMaxima(const Accumulators<kRows, kVecs>& acc, float* maxima) {
+SDPA_UNROLL
+  for (int v = 0; v < kVecs; ++v) {
+    Vec high = Vec::load(maxima + v * Vec::kWidth);
+SDPA_UNROLL
+    for (int r = 0; r < kRows; ++r) high = Vec::max(acc.raw[r][v], high);
+    high.store(maxima + v * Vec::kWidth);
   }
 }
 
@@ -69,6 +81,8 @@ struct Product {
   Update update;
   const float* factor;  // [lanes]; for kScaleAndAdd
   float* c;
+  Ahead* ahead = nullptr;   // asked for meanwhile
+  float* maxima = nullptr;  // [lanes]; raised to the largest of each lane of c, where wanted
 };
 
 template <int kVecs>
@@ -80,10 +94,17 @@ inline void gemmRows(const Product& product) {
     for (int64_t r = product.rowBegin; r < product.rowEnd; r += kGemmRows) {
       Accumulators<kGemmRows, kVecs> acc;
       const float* a = product.panels + (r / kPanel) * product.panelStride + d * kPanel + r % kPanel;
+      if (product.ahead) product.ahead->step();
       multiply(a, kPanel, b, lanes, n, acc, [](const float*) {});
       writeBack(acc, d == 0 ? product.update : Update::kAdd, product.factor, product.c + r * lanes);
+      if (product.maxima && d + n == product.depth) raiseMaxima(acc, product.maxima);
     }
   }
+}
+
+// Register tiles that a product computes: as often does `ahead` take a step.
+inline int64_t registerTiles(const Product& product) {
+  return (product.depth + product.chain - 1) / product.chain * ((product.rowEnd - product.rowBegin) / kGemmRows);
 }
 
 // For a tile of 1 to kTileVecs vectors of lanes.

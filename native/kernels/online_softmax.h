@@ -29,30 +29,78 @@ SDPA_ALWAYS_INLINE Vec maximumOf(const float* scores, int64_t stride, int64_t be
   return Vec::max(Vec::max(m0, m1), Vec::max(m2, m3));
 }
 
-// weights[key][lane] = exp(scores[key][lane] - m) for keys [begin, end) of one vector of lanes, `stride` floats a key;
-// m, l are updated and rescale receives exp(m before - m after). weights may be scores. A NaN score is passed over by
-// the maximum and reaches its weight and l.
-inline void updateSoftmax(const float* scores, float* weights, int64_t stride, int64_t begin, int64_t end, float* m,
-                          float* l, float* rescale) {
-  const Vec before = Vec::load(m);
-  const Vec after = maximumOf(scores, stride, begin, end, before);
-
-  // The difference comes first: it is exact near the maximum, and no product of a large score overflows.
-  const Vec origin = finiteMaximum(after);
-  const Vec factor = exp(before - origin);
-  Vec sum = Vec::zero();
-  for (int64_t group = begin; group < end; group += kPanel) {  // short chains keep the sum's rounding small
-    Vec part = Vec::zero();
-    for (int64_t j = group; j < minimum(group + kPanel, end); ++j) {
-      const Vec p = exp(Vec::load(scores + j * stride) - origin);
-      p.store(weights + j * stride);
-      part = part + p;
-    }
-    sum = sum + part;
+// maxima[lane] = the larger of itself and the largest score of keys [begin, end), for `vecs` vectors of lanes.
+inline void raiseMaxima(int vecs, const float* scores, int64_t stride, int64_t begin, int64_t end, float* maxima) {
+  for (int lane = 0; lane < vecs * Vec::kWidth; lane += Vec::kWidth) {
+    maximumOf(scores + lane, stride, begin, end, Vec::load(maxima + lane)).store(maxima + lane);
   }
-  after.store(m);
-  Vec::fma(Vec::load(l), factor, sum).store(l);
-  factor.store(rescale);
+}
+
+// Scores become weights for keys [begin, end), `stride` floats a key, lanes side by side. weights may be scores.
+struct SoftmaxUpdate {
+  const float* scores;
+  float* weights;
+  int64_t stride, begin, end;
+  const float* maxima;  // of m and the scores
+  float *m, *l, *rescale;
+};
+
+// weights = exp(scores - origin) of kKeys keys from `key` on; sum grows by them.
+template <int kVecs, int kKeys>
+SDPA_ALWAYS_INLINE void weighKeys(const SoftmaxUpdate& update, int64_t key, const Vec (&origin)[kVecs],
+                                  Vec (&sum)[kVecs]) {
+  constexpr int W = Vec::kWidth;
+  Vec x[kKeys * kVecs];
+SDPA_UNROLL
+  for (int i = 0; i < kKeys * kVecs; ++i) {
+    // The difference comes first: it is exact near the maximum, and no product of a large score overflows.
+    x[i] = Vec::load(update.scores + (key + i / kVecs) * update.stride + i % kVecs * W) - origin[i % kVecs];
+  }
+  expOfDifferences(x);
+SDPA_UNROLL
+  for (int i = 0; i < kKeys * kVecs; ++i) {
+    x[i].store(update.weights + (key + i / kVecs) * update.stride + i % kVecs * W);
+    sum[i % kVecs] = sum[i % kVecs] + x[i];
+  }
+}
+
+// weights = exp(scores - m) for kVecs vectors of lanes; m, l are updated and rescale receives exp(m before - m after). A
+// NaN score is passed over by the maximum and reaches its weight and l.
+template <int kVecs>
+inline void updateSoftmax(const SoftmaxUpdate& update) {
+  constexpr int W = Vec::kWidth;
+  constexpr int kKeys = kVecs == 1 ? 2 : 1;  // a few exponentials at a time, each a long chain
+  Vec origin[kVecs], sum[kVecs];
+SDPA_UNROLL
+  for (int v = 0; v < kVecs; ++v) {
+    const Vec after = Vec::load(update.maxima + v * W);
+    origin[v] = finiteMaximum(after);
+    exp(Vec::load(update.m + v * W) - origin[v]).store(update.rescale + v * W);
+    after.store(update.m + v * W);
+    sum[v] = Vec::zero();
+  }
+  for (int64_t group = update.begin; group < update.end; group += kPanel) {  // short chains keep the rounding small
+    Vec part[kVecs];
+SDPA_UNROLL
+    for (int v = 0; v < kVecs; ++v) part[v] = Vec::zero();
+    const int64_t last = minimum(group + kPanel, update.end);
+    int64_t key = group;
+    for (; key + kKeys <= last; key += kKeys) weighKeys<kVecs, kKeys>(update, key, origin, part);
+    for (; key < last; ++key) weighKeys<kVecs, 1>(update, key, origin, part);
+SDPA_UNROLL
+    for (int v = 0; v < kVecs; ++v) sum[v] = sum[v] + part[v];
+  }
+SDPA_UNROLL
+  for (int v = 0; v < kVecs; ++v) {
+    Vec::fma(Vec::load(update.l + v * W), Vec::load(update.rescale + v * W), sum[v]).store(update.l + v * W);
+  }
+}
+
+// For a tile of 1 to kTileVecs vectors of lanes.
+inline void updateSoftmax(int vecs, const SoftmaxUpdate& update) {
+  if (vecs == 1) updateSoftmax<1>(update);
+  if (vecs == 2) updateSoftmax<2>(update);
+  if (vecs == 3) updateSoftmax<3>(update);
 }
 
 // lse = m + log(l), natural logarithm; -Infinity for a row without keys.

@@ -51,7 +51,6 @@ struct Float32Prefill {
       queryRows[i] = i < tile.rows ? rows.queryRow<T>(tile.rowBegin + i) : nullptr;
     }
     packTransposed(queryRows, tile.lanes, problem.headDim, problem.scale, qT, tile.lanes);
-    rows.prefetchQuery<T>(tile);
   }
 
   void packQuery(const QueryTile& tile, float* qT) const {
@@ -79,26 +78,44 @@ struct Float32Prefill {
     if (!finiteValues) removeNonFinite(begin, end);
   }
 
-  // The scores of one tile against keys [begin, end) (relative to origin) of the packed block, through all passes.
-  void computeScores(const QueryTile& tile, const float* qT, int64_t origin, int64_t begin, int64_t end) const {
-    const int64_t rowBegin = begin / kGemmRows * kGemmRows, rowEnd = roundUp(end, kGemmRows);
-    gemm(tile.vecs(), {kPanels, kPanel * problem.headDim, rowBegin, rowEnd, qT, problem.headDim, kDepthChain,
-                       Update::kStore, nullptr, scores});
-    applyScorePasses({&problem, &rows.sequence, rows.task.kvHead, tile.rowBegin, tile.rows, tile.lanes, origin, begin,
-                      end, scores},
-                     tile.hull);
+  Product productOfKeys(const float* qT, int64_t begin, int64_t end) const {
+    return {kPanels,         kPanel * problem.headDim, begin / kGemmRows * kGemmRows, roundUp(end, kGemmRows), qT,
+            problem.headDim, kDepthChain,              Update::kStore,                nullptr,                 scores};
+  }
+  Product productOfValues(const QueryTile& tile, int64_t begin, int64_t end) const {
+    return {vPanels + begin * kPanel, kKeyBlock * kPanel, 0, roundUp(problem.valueDim, kGemmRows),
+            scores + begin * tile.lanes, end - begin, kKeyChain, Update::kScaleAndAdd, rescale, tile.oT};
+  }
+
+  // The scores of one tile against keys [begin, end) (relative to origin) of the packed block, through all passes. Raises
+  // `maxima` [lanes] to them where it is wanted, in the product's registers if no pass follows.
+  void computeScores(const QueryTile& tile, const float* qT, int64_t origin, int64_t begin, int64_t end,
+                     Ahead* ahead = nullptr, float* maxima = nullptr) const {
+    const ScoreTile scoreTile{&problem, &rows.sequence, rows.task.kvHead, tile.rowBegin, tile.rows, tile.lanes,
+                              origin,   begin,          end,              scores};
+    Product product = productOfKeys(qT, begin, end);
+    const bool isFinal = begin == product.rowBegin && end == product.rowEnd && !hasScorePasses(scoreTile, tile.hull);
+    product.ahead = ahead;
+    product.maxima = isFinal ? maxima : nullptr;
+    gemm(tile.vecs(), product);
+    if (isFinal) return;
+    applyScorePasses(scoreTile, tile.hull);
+    if (maxima) raiseMaxima(tile.vecs(), scores, tile.lanes, begin, end, maxima);
   }
 
   // One tile against the same keys.
-  void attend(const QueryTile& tile, const float* qT, int64_t origin, int64_t begin, int64_t end) const {
+  void attend(const QueryTile& tile, const float* qT, int64_t origin, int64_t begin, int64_t end,
+              Ahead* ahead = nullptr) const {
     const int64_t lanes = tile.lanes;
-    computeScores(tile, qT, origin, begin, end);
+    Product values = productOfValues(tile, begin, end);
+    values.ahead = ahead;
+    if (ahead) ahead->spread(registerTiles(productOfKeys(qT, begin, end)) + registerTiles(values));
+    float maxima[kTileRows];
+    memcpy(maxima, tile.m, static_cast<size_t>(lanes) * sizeof(float));
+    computeScores(tile, qT, origin, begin, end, ahead, maxima);
     if (!finiteValues) memcpy(savedScores, scores, static_cast<size_t>(end * lanes) * sizeof(float));
-    for (int64_t lane = 0; lane < lanes; lane += Vec::kWidth) {
-      updateSoftmax(scores + lane, scores + lane, lanes, begin, end, tile.m + lane, tile.l + lane, rescale + lane);
-    }
-    gemm(tile.vecs(), {vPanels + begin * kPanel, kKeyBlock * kPanel, 0, roundUp(problem.valueDim, kGemmRows),
-                       scores + begin * lanes, end - begin, kKeyChain, Update::kScaleAndAdd, rescale, tile.oT});
+    updateSoftmax(tile.vecs(), {scores, scores, lanes, begin, end, maxima, tile.m, tile.l, rescale});
+    gemm(tile.vecs(), values);
     if (!finiteValues) addNonFinite(tile, origin, begin, end);
   }
 
@@ -143,8 +160,31 @@ struct Float32Queries {
   float* of(const QueryTile& tile) const { return qT + tile.lane * kernel.problem.headDim; }
   void pack(const QueryTile& tile) const { kernel.packQuery(tile, of(tile)); }
   void packBlock(int64_t origin, int64_t begin, int64_t end) { kernel.packBlock(origin, begin, end); }
+
+  // A tile is packed when it meets its first keys, and written when it has met its last: it is in the caches then. What
+  // the tile after it touches is asked for meanwhile.
   void attend(const QueryTile& tile, int64_t origin, int64_t begin, int64_t end) const {
-    kernel.attend(tile, of(tile), origin, begin, end);
+    const PrefillRows& rows = kernel.rows;
+    if (meetsFirstKey(tile, origin)) {
+      rows.initialise(tile);
+      pack(tile);
+    }
+    Ahead ahead;
+    const int64_t next = tile.rowBegin + tile.rows;
+    if (next < rows.task.rowEnd) askFor(rows.tileAt(next), origin, ahead);
+    kernel.attend(tile, of(tile), origin, begin, end, &ahead);
+    if (meetsLastKey(tile, origin)) rows.finalize(tile);
+  }
+
+  static bool meetsFirstKey(const QueryTile& tile, int64_t origin) { return origin <= tile.hull.firstKey(); }
+  static bool meetsLastKey(const QueryTile& tile, int64_t origin) { return origin + kKeyBlock >= tile.hull.lastKey(); }
+
+  void askFor(const QueryTile& tile, int64_t origin, Ahead& ahead) const {
+    const int64_t floatBytes = static_cast<int64_t>(sizeof(float));
+    if (meetsFirstKey(tile, origin)) kernel.rows.addQueryRows(tile, ahead);
+    if (meetsLastKey(tile, origin)) kernel.rows.addOutRows(tile, ahead);
+    ahead.add(of(tile), tile.lanes * kernel.problem.headDim * floatBytes);
+    ahead.add(tile.oT, tile.lanes * kernel.rows.channels * floatBytes);
   }
 };
 
@@ -168,12 +208,12 @@ inline size_t prefillScratchBytes(const Problem& problem, int64_t rows) {
 inline void prefill(const Problem& problem, const PrefillTask& task, void* scratchMemory) {
   Arena arena{static_cast<char*>(scratchMemory), 0};
   PrefillScratch scratch(problem, task, arena);
-  scratch.rows.forEachTile([&](const QueryTile& tile) {
-    scratch.rows.initialise(tile);
-    scratch.queries.pack(tile);
-  });
   scratch.rows.walkKeys(scratch.queries, kPanel);
-  scratch.rows.finalize();
+  scratch.rows.forEachTile([&](const QueryTile& tile) {
+    if (!tile.hull.empty()) return;  // written when it had met its last key
+    scratch.rows.initialise(tile);
+    scratch.rows.finalize(tile);
+  });
 }
 
 }  // namespace

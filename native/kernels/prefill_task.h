@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../kernel_table.h"
+#include "ahead.h"
 #include "online_softmax.h"
 #include "scores.h"
 
@@ -79,6 +80,26 @@ struct PrefillRows {
     const RowIndex index = rowIndex(problem, task.kvHead, row);
     return static_cast<T*>(problem.out) + sequence.outOffset + index.head * problem.outHeadStride +
            index.query * problem.outRowStride;
+  }
+
+  // The tile's rows of q, or of out, to be asked for.
+  void addQueryRows(const QueryTile& tile, Ahead& ahead) const {
+    for (int64_t row = tile.rowBegin; row < tile.rowBegin + tile.rows; ++row) {
+      const RowIndex index = rowIndex(problem, task.kvHead, row);
+      const int64_t element = sequence.qOffset + index.head * problem.qHeadStride + index.query * problem.qRowStride;
+      addRow(problem.q, element, problem.headDim, ahead);
+    }
+  }
+  void addOutRows(const QueryTile& tile, Ahead& ahead) const {
+    for (int64_t row = tile.rowBegin; row < tile.rowBegin + tile.rows; ++row) {
+      const RowIndex index = rowIndex(problem, task.kvHead, row);
+      const int64_t element = sequence.outOffset + index.head * problem.outHeadStride + index.query * problem.outRowStride;
+      addRow(problem.out, element, problem.valueDim, ahead);
+    }
+  }
+  void addRow(const void* data, int64_t element, int64_t count, Ahead& ahead) const {
+    const int64_t bytes = problem.qDType == kFloat32 ? 4 : 2;
+    ahead.add(static_cast<const char*>(data) + bytes * element, bytes * count);
   }
 
   // Asks for the query rows of the tile after this one.
@@ -165,22 +186,28 @@ struct PrefillRows {
       for (int64_t d = 0; d < problem.valueDim; d += W) {
         const int64_t n = minimum(W, problem.valueDim - d);
         Vec block[W];
+SDPA_UNROLL
         for (int j = 0; j < W; ++j) {
           block[j] = j < n ? Vec::select(empty, Vec::zero(), Vec::load(tile.oT + (d + j) * tile.lanes + lane) / l)
                            : Vec::zero();
         }
         Vec::transpose(block);
-        for (int64_t i = 0; i < W && lane + i < tile.rows; ++i) storeUpTo(block[i], n, rows[i] + d);
+SDPA_UNROLL
+        for (int i = 0; i < W; ++i) {
+          if (lane + i < tile.rows) storeUpTo(block[i], n, rows[i] + d);
+        }
       }
     }
   }
 
+  void finalize(const QueryTile& tile) const {
+    if (problem.qDType == kFloat32) finalize<float>(tile);
+    if (problem.qDType == kFloat16) finalize<Float16>(tile);
+    if (problem.qDType == kBFloat16) finalize<BFloat16>(tile);
+  }
+
   void finalize() const {
-    forEachTile([&](const QueryTile& tile) {
-      if (problem.qDType == kFloat32) finalize<float>(tile);
-      if (problem.qDType == kFloat16) finalize<Float16>(tile);
-      if (problem.qDType == kBFloat16) finalize<BFloat16>(tile);
-    });
+    forEachTile([&](const QueryTile& tile) { finalize(tile); });
   }
 };
 

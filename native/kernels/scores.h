@@ -153,6 +153,13 @@ inline void applyIntervals(const ScoreTile& tile, const KeyHull& hull) {
   });
 }
 
+// Whether applyScorePasses would change any score of the tile.
+inline bool hasScorePasses(const ScoreTile& tile, const KeyHull& hull) {
+  const Problem& problem = *tile.problem;
+  return problem.softcap != 0.0f || problem.alibiSlopes || problem.bias || problem.mask ||
+         !hull.full(tile.keyOrigin + tile.begin, tile.keyOrigin + tile.end);
+}
+
 inline void applyScorePasses(const ScoreTile& tile, const KeyHull& hull) {
   const Problem& problem = *tile.problem;
   if (problem.softcap != 0.0f) applySoftcap(tile);

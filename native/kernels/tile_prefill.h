@@ -317,9 +317,10 @@ struct TilePrefill {
     if (!scaleInQuery()) applyScale(scoreTile);
     applyScorePasses(scoreTile, tile.hull);
     makeNaNPlain(scoreTile);
-    for (int64_t lane = 0; lane < lanesOf(tile); lane += Vec::kWidth) {
-      updateSoftmax(scores + lane, scores + lane, kTileEdge, begin, end, tile.m + lane, tile.l + lane, rescale + lane);
-    }
+    float maxima[kTileEdge];
+    memcpy(maxima, tile.m, sizeof maxima);
+    raiseMaxima(halvesOf(tile), scores, kTileEdge, begin, end, maxima);
+    updateSoftmax(halvesOf(tile), {scores, scores, kTileEdge, begin, end, maxima, tile.m, tile.l, rescale});
     fillScores(first, begin, 0.0f);
     fillScores(end, last, 0.0f);
     sliceWeights(tile, first, last);

@@ -1,6 +1,7 @@
 // exp and tanh of simd/math.h, with the bounds that its comments state.
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 #include "../simd/half.h"
 #include "isas.h"
@@ -67,6 +68,28 @@ TEST(math_expUnderflowsGraduallyOrToZero) {
     CHECK_EQ(at(isa.vec.exp, -FLT_MAX), 0.0f);
     CHECK(isnan(at(isa.vec.exp, NAN)));
     CHECK(isnan(at(isa.vec.exp, -NAN)));
+  }
+}
+
+TEST(math_expOfDifferencesIsWithinItsBound) {
+  for (const Isa& isa : isas()) {
+    const float growth = strcmp(isa.vec.isa, "portable") == 0 ? 1.25f : 0.25f;
+    double worst = 0;
+    float worstAt = 0;
+    sweep(isa.vec, isa.vec.expOfDifference, -0x1p-30f, -87.0f, [&](float x, float y) {
+      const double excess = ulps(y, exp(static_cast<double>(x))) - static_cast<double>(fabsf(x) * growth);
+      if (excess > worst) worst = excess, worstAt = x;
+    });
+    if (!(worst <= 2.5)) std::cout << "  " << isa.vec.isa << ": " << worst << " ULP too many at " << worstAt << "\n";
+    CHECK(worst <= 2.5);
+    sweep(isa.vec, isa.vec.expOfDifference, -87.0f, -1e6f, [&](float x, float y) {
+      const bool isNear = ulps(y, exp(static_cast<double>(x))) <= 2.5 + static_cast<double>(fabsf(x) * growth);
+      CHECK(isNear || (y == 0.0f && x < -87.0f));
+    });
+    CHECK_EQ(at(isa.vec.expOfDifference, 0.0f), 1.0f);
+    CHECK_EQ(at(isa.vec.expOfDifference, -INFINITY), 0.0f);
+    CHECK_EQ(at(isa.vec.expOfDifference, -FLT_MAX), 0.0f);
+    CHECK(isnan(at(isa.vec.expOfDifference, NAN)));
   }
 }
 

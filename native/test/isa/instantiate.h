@@ -17,6 +17,12 @@ namespace {
     (expression).store(out);                                                     \
   }
 
+inline Vec expOfDifference(Vec x) {
+  Vec only[1] = {x};
+  expOfDifferences(only);
+  return only[0];
+}
+
 template <class T>
 void loadWhole(const T* p, float* out) {
   Vec::load(p).store(out);
@@ -63,6 +69,7 @@ constexpr test::VecTable vecTableOf(const char* isa) {
           SDPA_TERNARY(Vec::select(a < b, b, c)),
           SDPA_TERNARY(Vec::broadcast(pa[0])),
           SDPA_TERNARY(exp(a)),
+          SDPA_TERNARY(expOfDifference(a)),
           SDPA_TERNARY(tanh(a)),
           loadWhole<float>,
           loadWhole<Float16>,

@@ -18,7 +18,7 @@ struct VecTable {
   using Ternary = void (*)(const float* a, const float* b, const float* c, float* out);
   Ternary add, subtract, multiply, divide, fma, max, abs, round, scaleBy;
   Ternary less, greaterOrEqual, equal, both, either, select, broadcast;
-  Ternary exp, tanh;  // of a
+  Ternary exp, expOfDifference, tanh;  // of a
 
   void (*loadFloat32)(const float* p, float* out);
   void (*loadFloat16)(const Float16* p, float* out);
