@@ -31,9 +31,10 @@ inline void storeUpTo(Vec x, int64_t n, float* out) {
 
 template <class Half>
 inline void storeUpTo(Vec x, int64_t n, Half* out) {
+  if (n >= Vec::kWidth) return x.store(out);
   float lanes[Vec::kWidth];
   x.store(lanes);
-  for (int64_t i = 0; i < minimum(n, Vec::kWidth); ++i) fromFloat(lanes[i], out + i);
+  for (int64_t i = 0; i < n; ++i) fromFloat(lanes[i], out + i);
 }
 
 // One stored value; for the rare paths that go element by element.

@@ -35,6 +35,20 @@ struct Vec {
   static Vec loadPartial(const BFloat16* p, int n) { return widen(loadHalves(p, n)); }
 
   void store(float* p) const { _mm256_storeu_ps(p, raw); }
+  // Rounded to nearest even; NaN stays NaN.
+  void store(Float16* p) const {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(raw, _MM_FROUND_TO_NEAREST_INT));
+  }
+  void store(BFloat16* p) const {
+    const __m256i bits = _mm256_castps_si256(raw), high = _mm256_srli_epi32(bits, 16);
+    const __m256i half = _mm256_add_epi32(_mm256_set1_epi32(0x7fff), _mm256_and_si256(high, _mm256_set1_epi32(1)));
+    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, half), 16);
+    const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    const __m256i isNaN = _mm256_castps_si256(_mm256_cmp_ps(raw, raw, _CMP_UNORD_Q));
+    const __m256i lanes = _mm256_blendv_epi8(rounded, quiet, isNaN);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm_packus_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1)));
+  }
   void storePartial(float* p, int n) const { _mm256_maskstore_ps(p, firstLanes(n), raw); }
 
   friend Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.raw, b.raw)}; }

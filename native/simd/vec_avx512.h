@@ -37,6 +37,18 @@ struct Vec {
   static Vec loadPartial(const BFloat16* p, int n) { return widen(_mm256_maskz_loadu_epi16(firstLanes(n), p)); }
 
   void store(float* p) const { _mm512_storeu_ps(p, raw); }
+  // Rounded to nearest even; NaN stays NaN.
+  void store(Float16* p) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(raw, _MM_FROUND_TO_NEAREST_INT));
+  }
+  void store(BFloat16* p) const {
+    const __m512i bits = _mm512_castps_si512(raw), high = _mm512_srli_epi32(bits, 16);
+    const __m512i half = _mm512_add_epi32(_mm512_set1_epi32(0x7fff), _mm512_and_si512(high, _mm512_set1_epi32(1)));
+    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
+    const __mmask16 isNaN = _mm512_cmp_ps_mask(raw, raw, _CMP_UNORD_Q);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, isNaN, high, _mm512_set1_epi32(0x40))));
+  }
   void storePartial(float* p, int n) const { _mm512_mask_storeu_ps(p, firstLanes(n), raw); }
 
   friend Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.raw, b.raw)}; }

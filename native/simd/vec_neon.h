@@ -40,6 +40,17 @@ struct Vec {
   }
 
   void store(float* p) const { vst1q_f32(p, raw); }
+  // Rounded to nearest even; NaN stays NaN.
+  void store(Float16* p) const {
+    vst1_u16(reinterpret_cast<uint16_t*>(p), vreinterpret_u16_f16(vcvt_f16_f32(raw)));
+  }
+  void store(BFloat16* p) const {
+    const uint32x4_t bits = vreinterpretq_u32_f32(raw), high = vshrq_n_u32(bits, 16);
+    const uint32x4_t half = vaddq_u32(vdupq_n_u32(0x7fff), vandq_u32(high, vdupq_n_u32(1)));
+    const uint32x4_t rounded = vshrq_n_u32(vaddq_u32(bits, half), 16);
+    const uint32x4_t isNumber = vceqq_f32(raw, raw);
+    vst1_u16(reinterpret_cast<uint16_t*>(p), vmovn_u32(vbslq_u32(isNumber, rounded, vorrq_u32(high, vdupq_n_u32(0x40)))));
+  }
   void storePartial(float* p, int n) const {
     float lanes[4];
     store(lanes);

@@ -80,6 +80,11 @@ struct Vec {
   }
 
   void store(float* p) const { memcpy(p, &raw, sizeof raw); }
+  // Rounded to nearest even; NaN stays NaN.
+  template <class Half>
+  void store(Half* p) const {
+    for (int i = 0; i < kWidth; ++i) fromFloat(raw[i], p + i);
+  }
   void storePartial(float* p, int n) const {
     for (int i = 0; i < n; ++i) p[i] = raw[i];
   }

@@ -248,6 +248,32 @@ void checkRounding(float (*value)(uint32_t), uint32_t infinity) {
   CHECK_EQ(rounded(FLT_MAX), infinity);
 }
 
+// Whole vectors against the scalar conversion: numbers of every exponent, what lies between two halves, and NaN.
+template <class Half>
+void checkStores(int width, void (*store)(const float*, Half*)) {
+  constexpr uint32_t kStep = 0x0fff;  // one less than half a gap of float16: ties, and both sides of them
+  float x[16];
+  int lane = 0;
+  for (uint64_t bits = 0; bits <= 0xffffffffu; bits += kStep) {
+    x[lane++] = sdpa::fromBits(static_cast<uint32_t>(bits));
+    if (lane < width) continue;
+    Half stored[16], expected;
+    store(x, stored);
+    for (int i = 0; i < width; ++i) {
+      sdpa::fromFloat(x[i], &expected);
+      CHECK_EQ(stored[i].bits, expected.bits);
+    }
+    lane = 0;
+  }
+}
+
+TEST(vec_storesHalvesAsTheScalarConversionDoes) {
+  for (const Isa& isa : isas()) {
+    checkStores(isa.vec.width, isa.vec.storeFloat16);
+    checkStores(isa.vec.width, isa.vec.storeBFloat16);
+  }
+}
+
 TEST(half_roundsToNearestEven) {
   checkRounding<Float16>(float16Value, 0x7c00u);
   checkRounding<BFloat16>(bfloat16Value, 0x7f80u);

@@ -33,6 +33,11 @@ void loadPart(const T* p, int n, float* out) {
   Vec::loadPartial(p, n).store(out);
 }
 
+template <class T>
+void storeWhole(const float* a, T* out) {
+  Vec::load(a).store(out);
+}
+
 inline void storePart(const float* a, int n, float* out) { Vec::load(a).storePartial(out, n); }
 
 inline void reduceRows(const float* rows, float* out) {
@@ -78,6 +83,8 @@ constexpr test::VecTable vecTableOf(const char* isa) {
           loadPart<Float16>,
           loadPart<BFloat16>,
           storePart,
+          storeWhole<Float16>,
+          storeWhole<BFloat16>,
           reduceRows,
           largest,
           transposeRows};

@@ -27,6 +27,8 @@ struct VecTable {
   void (*loadPartialFloat16)(const Float16* p, int n, float* out);
   void (*loadPartialBFloat16)(const BFloat16* p, int n, float* out);
   void (*storePartial)(const float* a, int n, float* out);
+  void (*storeFloat16)(const float* a, Float16* out);
+  void (*storeBFloat16)(const float* a, BFloat16* out);
   void (*reduceAdd4)(const float* rows, float* out);  // [4][width] -> [4]
   float (*reduceMax)(const float* a);
   void (*transpose)(float* rows);                     // [width][width] in place
