@@ -116,6 +116,11 @@ export interface NativeCache {
   keptBegin(): number;
   /** Copies keys (0) or values (1) of tokens [0, sinkEnd) and [begin, length), contiguous. */
   copyRows(which: 0 | 1, out: TensorData, sinkEnd: number, begin: number): void;
+  /** An empty cache becomes one of `length` tokens, those from sinkTokens up to keptBegin gone. False: no room. */
+  restore(keptBegin: number, length: number): boolean;
+  /** Keys (0) or values (1): rows from `first` on of [batch, numKvHeads, kept tokens], as many as `bytes` holds. */
+  copyRowsOut(which: 0 | 1, first: number, bytes: Uint8Array): void;
+  copyRowsIn(which: 0 | 1, first: number, bytes: Uint8Array): void;
   dispose(): void;
   length(): number;
   capacity(): number;

@@ -16,6 +16,9 @@ Napi::Function KvCacheBinding::define(Napi::Env env) {
                       InstanceMethod("keep", &KvCacheBinding::keep),
                       InstanceMethod("keptBegin", &KvCacheBinding::keptBegin),
                       InstanceMethod("copyRows", &KvCacheBinding::copyRows),
+                      InstanceMethod("restore", &KvCacheBinding::restore),
+                      InstanceMethod("copyRowsOut", &KvCacheBinding::copyRowsOut),
+                      InstanceMethod("copyRowsIn", &KvCacheBinding::copyRowsIn),
                       InstanceMethod("dispose", &KvCacheBinding::dispose), InstanceMethod("length", &KvCacheBinding::length),
                       InstanceMethod("capacity", &KvCacheBinding::capacity),
                       InstanceMethod("byteLength", &KvCacheBinding::byteLength)});

@@ -45,6 +45,11 @@ class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
   // copyRows(which: 0 keys, 1 values; out: a contiguous [batch, numKvHeads, tokens, dim] array; sinkEnd, begin): tokens
   // [0, sinkEnd), then [begin, length)
   Napi::Value copyRows(const Napi::CallbackInfo& info);
+  // In cache_rows_binding.cc. restore(keptBegin, length) -> whether there was room: an empty cache becomes one of so many
+  // tokens; copyRowsOut and copyRowsIn(which: 0 keys, 1 values; first, bytes): rows of [batch, numKvHeads, kept tokens]
+  Napi::Value restore(const Napi::CallbackInfo& info);
+  Napi::Value copyRowsOut(const Napi::CallbackInfo& info);
+  Napi::Value copyRowsIn(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
   Napi::Value length(const Napi::CallbackInfo& info);
   Napi::Value capacity(const Napi::CallbackInfo& info);

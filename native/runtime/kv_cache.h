@@ -47,6 +47,12 @@ class KvCacheMemory {
   // memory is out.
   bool append(const KvSource& k, const KvSource& v, int64_t tokens);
 
+  // Appends `tokens` rows that writeRows has yet to bring; until then they hold whatever was there. False as append.
+  bool extend(int64_t tokens);
+
+  // Brings the rows [begin, begin + count) of a head, packed, of tokens that are there and that nobody reads meanwhile.
+  void writeRows(bool values, int64_t batch, int64_t head, int64_t begin, int64_t count, const uint8_t* rows);
+
   // Forgets the rows at and beyond `length`, which is at most length(). Their memory stays for the next append.
   void truncate(int64_t length);
 

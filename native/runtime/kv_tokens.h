@@ -41,6 +41,11 @@ class KvTokens {
   // changed, if capacity() doesn't hold them or memory is out.
   bool append(const KvSource& k, const KvSource& v, int64_t tokens);
 
+  // Makes an empty cache one of `length` tokens, those from sinkTokens up to keptBegin gone (0: none), whose rows writeRows
+  // has yet to bring. False, and the cache is good for nothing but release, if memory is out. In kv_rows.cc.
+  bool restore(int64_t keptBegin, int64_t length);
+  void writeRows(bool values, int64_t batch, int64_t head, int64_t begin, int64_t end, const uint8_t* rows);
+
   // Forgets the tokens at and beyond `length`, which is at most length().
   void truncate(int64_t length);
 
@@ -85,6 +90,7 @@ class KvTokens {
   int64_t segmentTokens(int64_t begin) const;
   std::shared_ptr<KvCacheMemory> makeMemory(int64_t tokens);
   bool appendSome(const KvSource& k, const KvSource& v, int64_t tokens);
+  bool extend(int64_t length);
   bool canGrow(const Segment& tail) const;
   Segment makeSegment(int64_t position, int64_t more);
   void continueWith(Segment segment);
