@@ -76,6 +76,28 @@ export interface CacheLayout {
 }
 
 /**
+ * What a cache holds, in the order of a file: [batch, numKvHeads, kept tokens] rows, where the tokens of a head are those of
+ * [0, sinkTokens) and of [keptBegin, length).
+ */
+export type RowKind = 'keys' | 'values';
+
+/** The rows of a storage, for files. */
+export interface RowStorage {
+  readonly length: number;
+  readonly keptBegin: number;
+  /**
+   * Makes an empty storage one of `length` tokens, those from sinkTokens up to keptBegin gone, whose rows writeRows brings.
+   * After an error it is good for nothing but dispose.
+   *
+   * @throws CapacityError
+   */
+  restore(keptBegin: number, length: number): void;
+  /** Copies rows out of the storage or into it, from `first` on, as many as `bytes` holds; see {@link RowKind}. */
+  readRows(kind: RowKind, first: number, bytes: Uint8Array): void;
+  writeRows(kind: RowKind, first: number, bytes: Uint8Array): void;
+}
+
+/**
  * The memory behind one KVCache. The KVCache has validated every argument: k is [batch, numKvHeads, T, headDim],
  * v is [batch, numKvHeads, T, valueDim], rank 4, last axis contiguous. A method that throws leaves the storage as it was.
  */
@@ -122,6 +144,8 @@ export interface CacheStorage {
   /** Copies of tokens [0, sinkEnd) and [begin, length): [batch, numKvHeads, tokens, headDim] and [..., valueDim]. */
   keys(sinkEnd: number, begin: number): Tensor;
   values(sinkEnd: number, begin: number): Tensor;
+  /** Who holds the rows: this storage, or one for each batch entry, in order. */
+  rowStorages(): readonly RowStorage[];
   dispose(): void;
 }
 

@@ -22,6 +22,7 @@ export {
 export { type AttentionWeightsOptions, attentionWeights, type WeightsStage } from './attention-weights.ts';
 export type { BackendChoice } from './backend.ts';
 export { type BackendInfo, backendInfo, getNumThreads, setNumThreads } from './backend-info.ts';
+export type { CacheFile, CacheLoadOptions } from './cache-file.ts';
 export { type CompareOptions, compareAttention, type Report } from './compare-attention.ts';
 export type { DType, TensorData } from './dtype.ts';
 export {

@@ -1,6 +1,8 @@
 import { makeResults, type Results, readSignal } from './attention.ts';
 import { type BackendChoice, selectBackend } from './backend.ts';
 import { checkBackend, readKept } from './cache-checks.ts';
+import type { CacheFile, CacheLoadOptions } from './cache-file.ts';
+import * as cacheFile from './cache-file.ts';
 import { type KVCacheOptions, keptTokens, readLayout, withinWindow } from './cache-layout.ts';
 import type { CacheAttentionAsyncOptions, CacheResult, CacheStepAsyncOptions } from './cache-result.ts';
 import { CacheState } from './cache-state.ts';
@@ -237,7 +239,7 @@ export class KVCache {
    */
   fork(): KVCache {
     this.#state.checkUsable('KVCache.fork');
-    return new KVCache(this.#state.fork() as unknown as KVCacheOptions);
+    return KVCache.#of(this.#state.fork());
   }
 
   /**
@@ -257,6 +259,51 @@ export class KVCache {
     const { layout, storage } = this.#state;
     const { sinkEnd, begin } = keptTokens(layout, storage);
     return storage.values(sinkEnd, begin);
+  }
+
+  /**
+   * The cache as a file: the tokens that it keeps and all that its behaviour depends on, the same whatever the ISA.
+   *
+   * @throws CapacityError where there is no memory for that; saveTo needs none
+   */
+  save(): Uint8Array {
+    this.#state.checkUsable('KVCache.save');
+    return cacheFile.save('KVCache.save', this.#state);
+  }
+
+  /**
+   * The cache that `save` or `saveTo` wrote; every byte is checked before it is made.
+   *
+   * @throws OptionError where bytes are missing, altered, of a newer format or of something else; CapacityError
+   */
+  static load(bytes: Uint8Array, options?: CacheLoadOptions | null): KVCache {
+    return KVCache.#of(cacheFile.load('KVCache.load', bytes, options));
+  }
+
+  /**
+   * Writes what `save` returns to where `file` stands, in pieces of a few MiB: the cache as it is at the call. Meanwhile it
+   * may be used, appended to and disposed. Caches may follow one another in a file.
+   *
+   * @param file a FileHandle, opened for writing; the caller closes it
+   * @throws what `file.write` throws; what was written by then does not load
+   */
+  async saveTo(file: CacheFile): Promise<void> {
+    this.#state.checkUsable('KVCache.saveTo');
+    await cacheFile.saveTo('KVCache.saveTo', file, this.#state);
+  }
+
+  /**
+   * `load` from where `file` stands, in pieces of a few MiB; it stands behind the cache then.
+   *
+   * @param file a FileHandle, opened for reading; the caller closes it
+   * @throws as load does, and what `file.read` throws; no memory stays taken
+   */
+  static async loadFrom(file: CacheFile, options?: CacheLoadOptions | null): Promise<KVCache> {
+    return KVCache.#of(await cacheFile.loadFrom('KVCache.loadFrom', file, options));
+  }
+
+  static #of(state: CacheState): KVCache {
+    return new KVCache(state as unknown as KVCacheOptions);
   }
 
   /** Frees the memory, at once or when the asynchronous call that runs has ended. Disposing twice is harmless. */

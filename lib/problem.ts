@@ -12,6 +12,8 @@ export interface SequenceView {
   readonly kvLen: number;
   /** Absolute position of the first query row; row i stands at `queryOffset + i`. May be negative. */
   readonly queryOffset: number;
+  /** Keys from `sinkTokens` up to here are gone from the cache and hidden from every query; none where it is not given. */
+  readonly keptBegin?: number;
 }
 
 /**

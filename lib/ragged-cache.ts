@@ -1,4 +1,4 @@
-import type { AttentionCall, Backend, CacheLayout, CacheStorage } from './backend.ts';
+import type { AttentionCall, Backend, CacheLayout, CacheStorage, RowStorage } from './backend.ts';
 import { keptTokens } from './cache-layout.ts';
 import type { Tokens } from './cache-tokens.ts';
 import { OptionError, ShapeError } from './errors.ts';
@@ -68,6 +68,11 @@ export class RaggedStorage implements CacheStorage {
 
   get lengths(): Int32Array {
     return Int32Array.from(this.#entries, (entry) => entry.length);
+  }
+
+  /** Of each entry, the tokens of the newest append that are still there. */
+  get newestOfEach(): readonly number[] {
+    return this.#newest;
   }
 
   /** Tokens of the newest append that every entry still has. */
@@ -176,6 +181,10 @@ export class RaggedStorage implements CacheStorage {
 
   values(): Tensor {
     return this.#padded(this.#layout.valueDim, (entry, sinkEnd, begin) => entry.values(sinkEnd, begin));
+  }
+
+  rowStorages(): readonly RowStorage[] {
+    return this.#entries.flatMap((entry) => entry.rowStorages());
   }
 
   dispose(): void {

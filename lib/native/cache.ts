@@ -1,4 +1,4 @@
-import type { CacheLayout, CacheStorage } from '../backend.ts';
+import type { CacheLayout, CacheStorage, RowKind, RowStorage } from '../backend.ts';
 import { CapacityError } from '../errors.ts';
 import type { AttentionProblem } from '../problem.ts';
 import { Tensor } from '../tensor.ts';
@@ -7,7 +7,7 @@ import { checkStatus, guard, operandsOf, steadyOperandsOf, withCancelFlag } from
 import { type Call, dtypeCode, encodeProblem } from './encode.ts';
 
 /** A cache whose memory belongs to the addon. */
-export class NativeCacheStorage implements CacheStorage {
+export class NativeCacheStorage implements CacheStorage, RowStorage {
   readonly #addon: Addon;
   readonly #layout: CacheLayout;
   readonly #cache: NativeCache;
@@ -132,6 +132,22 @@ export class NativeCacheStorage implements CacheStorage {
 
   values(sinkEnd: number, begin: number): Tensor {
     return this.#copy(1, this.#layout.valueDim, sinkEnd, begin);
+  }
+
+  rowStorages(): readonly RowStorage[] {
+    return [this];
+  }
+
+  restore(keptBegin: number, length: number): void {
+    if (!this.#cache.restore(keptBegin, length)) throw this.#full(length);
+  }
+
+  readRows(kind: RowKind, first: number, bytes: Uint8Array): void {
+    this.#cache.copyRowsOut(kind === 'keys' ? 0 : 1, first, bytes);
+  }
+
+  writeRows(kind: RowKind, first: number, bytes: Uint8Array): void {
+    this.#cache.copyRowsIn(kind === 'keys' ? 0 : 1, first, bytes);
   }
 
   dispose(): void {

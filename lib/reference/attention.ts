@@ -36,7 +36,7 @@ export function scoreRow(head: Head, i: number, scores: Float64Array, arithmetic
   const slope = alibiSlopes === null ? 0 : alibiSlopes.at(b, h);
   const row = { a: head.q, aBegin: i * headDim, b: head.k, length: headDim };
   const position = problem.sequences[b].queryOffset + i;
-  const begin = Math.max(0, position - windowLeft);
+  const begin = Math.max(problem.sequences[b].keptBegin ?? 0, position - windowLeft);
   const end = Math.min(problem.sequences[b].kvLen, position + windowRight + 1);
   scores.fill(-Infinity);
   for (let j = sinkTokens > 0 ? 0 : begin; j < end; j++) {

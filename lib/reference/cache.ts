@@ -1,7 +1,9 @@
-import type { AttentionCall, CacheLayout, CacheStorage } from '../backend.ts';
+import type { AttentionCall, CacheLayout, CacheStorage, RowKind, RowStorage } from '../backend.ts';
+import { CapacityError } from '../errors.ts';
 import type { AttentionProblem } from '../problem.ts';
 import { Tensor } from '../tensor.ts';
 import { attendGroup } from './attention.ts';
+import { copyRowsIn, copyRowsOut, type KeptTokens } from './cache-rows.ts';
 import { run, runAsync } from './run.ts';
 
 /** Tokens of room that a cache begins with. */
@@ -9,10 +11,11 @@ const FIRST_CAPACITY = 16;
 
 /**
  * A KV cache in JavaScript's memory: [batch, numKvHeads, capacity, dim], whose capacity doubles when it is full. Forks
- * share it until one of them writes. A window only hides tokens here; they stay in memory.
+ * share it until one of them writes. A window only hides tokens here; they stay in memory, unless the cache was restored
+ * without them.
  */
-class ReferenceCache implements CacheStorage {
-  readonly keptBegin = 0;
+class ReferenceCache implements CacheStorage, RowStorage {
+  #keptBegin = 0;
   readonly #layout: CacheLayout;
   #isShared = false;
   #length = 0;
@@ -23,6 +26,10 @@ class ReferenceCache implements CacheStorage {
     this.#layout = layout;
     this.#k = this.#allocate(0, layout.headDim);
     this.#v = this.#allocate(0, layout.valueDim);
+  }
+
+  get keptBegin(): number {
+    return this.#keptBegin;
   }
 
   get length(): number {
@@ -101,6 +108,7 @@ class ReferenceCache implements CacheStorage {
   fork(): CacheStorage {
     const fork = new ReferenceCache(this.#layout);
     fork.#length = this.#length;
+    fork.#keptBegin = this.#keptBegin;
     fork.#k = this.#k;
     fork.#v = this.#v;
     fork.#isShared = this.#isShared = true;
@@ -113,6 +121,35 @@ class ReferenceCache implements CacheStorage {
 
   values(sinkEnd: number, begin: number): Tensor {
     return this.#copy(this.#v, sinkEnd, begin);
+  }
+
+  rowStorages(): readonly RowStorage[] {
+    return [this];
+  }
+
+  restore(keptBegin: number, length: number): void {
+    try {
+      this.#grow(length);
+    } catch (error) {
+      throw new CapacityError(`KVCache: no memory for the ${length} tokens of the saved cache`, {
+        cause: error,
+      });
+    }
+    this.#keptBegin = keptBegin;
+    this.#length = length;
+  }
+
+  readRows(kind: RowKind, first: number, bytes: Uint8Array): void {
+    copyRowsOut(kind === 'keys' ? this.#k : this.#v, this.#kept(), first, bytes);
+  }
+
+  writeRows(kind: RowKind, first: number, bytes: Uint8Array): void {
+    copyRowsIn(kind === 'keys' ? this.#k : this.#v, this.#kept(), first, bytes);
+  }
+
+  #kept(): KeptTokens {
+    const keptBegin = this.#keptBegin;
+    return { sinkEnd: Math.min(this.#layout.sinkTokens, keptBegin), keptBegin, length: this.#length };
   }
 
   dispose(): void {
@@ -162,7 +199,10 @@ class ReferenceCache implements CacheStorage {
   }
 
   #withKeys(problem: AttentionProblem): AttentionProblem {
-    return { ...problem, k: this.#k, v: this.#v };
+    const { keptBegin } = this;
+    const sequences =
+      keptBegin === 0 ? problem.sequences : problem.sequences.map((s) => ({ ...s, keptBegin }));
+    return { ...problem, k: this.#k, v: this.#v, sequences };
   }
 
   /** Both new arrays exist before the old ones go, so that a failed allocation changes nothing. */
