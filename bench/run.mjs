@@ -1,5 +1,6 @@
 // Runs the suites named on the command line, or all:
-//   node bench/run.mjs [ladder] [prefill] [decode] [step] [step-all] [errors] [memory] [contention] [save]
+//   node bench/run.mjs [ladder] [prefill] [decode] [step] [step-all] [ragged] [errors] [memory] [contention] [save]
+
 // Those that can be narrowed down are: node bench/run.mjs prefill errors [--isa NAME] [--dtype NAME] [--precision NAME]
 import { parseArgs } from 'node:util';
 import { backendInfo } from '../dist/index.js';
@@ -7,7 +8,18 @@ import { arePagesChosen, restartInHugePages } from './huge-pages.mjs';
 
 if (!arePagesChosen) restartInHugePages();
 
-const SUITES = ['ladder', 'prefill', 'decode', 'step', 'step-all', 'errors', 'memory', 'contention', 'save'];
+const SUITES = [
+  'ladder',
+  'prefill',
+  'decode',
+  'step',
+  'step-all',
+  'ragged',
+  'errors',
+  'memory',
+  'contention',
+  'save',
+];
 
 const filter = { type: 'string' };
 const { values: filters, positionals } = parseArgs({

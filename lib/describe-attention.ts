@@ -14,7 +14,7 @@ import {
 } from './options.ts';
 import { checkOut } from './out-option.ts';
 import type { AttentionProblem, KeyValueShape } from './problem.ts';
-import { readAlibiSlopes, readBias, readMask, readSinks } from './score-options.ts';
+import { readAlibiSlopes, readBias, readCacheMask, readMask, readSinks } from './score-options.ts';
 import { describeSequences } from './sequences.ts';
 import { lastAxisContiguous, type Tensor } from './tensor.ts';
 import { formatShape } from './tensor-layout.ts';
@@ -95,6 +95,7 @@ function assemble(operands: Operands, options: AttentionOptions, causalByDefault
   const target = { caller, numHeads, sequences, qLen, kvLen, maskKvLen, ragged };
   const rows = q.shape[2];
   const lseShape = rank === 3 ? [numHeads, rows] : [q.shape[0], numHeads, rows];
+  const scoreMask = causalByDefault ? readCacheMask(target, mask) : readMask(target, mask);
   const problem: AttentionProblem = {
     numSequences: sequences.length,
     numHeads,
@@ -113,7 +114,8 @@ function assemble(operands: Operands, options: AttentionOptions, causalByDefault
     windowLeft,
     windowRight,
     sinkTokens,
-    mask: readMask(target, mask),
+    mask: scoreMask,
+    maskNewest: scoreMask !== null && scoreMask.shape[3] !== kvLen,
     bias: readBias(target, bias),
     alibiSlopes: readAlibiSlopes(target, alibiSlopes),
     sinks: readSinks(target, sinks),

@@ -117,7 +117,10 @@ export function checkOptions<T extends object>(
   return options;
 }
 
-/** Options of attention over a cache: those of `attention` that do not describe k and v. `causal` defaults to true. */
+/**
+ * Options of attention over a cache: those of `attention` that do not describe k and v. `causal` defaults to true. A `mask`
+ * that ends with [Lq, Lq] speaks of the newest Lq keys only (a draft tree); all before them are visible.
+ */
 export type CacheAttentionOptions = Omit<AttentionOptions, 'kvLengths' | 'cuSeqlensQ' | 'cuSeqlensK'>;
 
 /** How an append is done. */

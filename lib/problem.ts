@@ -54,6 +54,11 @@ export interface AttentionProblem {
   readonly sinkTokens: number;
   /** bool, rank 4 [numSequences, numHeads, qLen, kvLen]; stride 0 where broadcast; last stride 0 or 1. */
   readonly mask: Tensor | null;
+  /**
+   * Whether the mask speaks of the newest qLen keys of each sequence only, [.., qLen, qLen]: its first column is then
+   * {@link maskBeginOf} the sequence, and earlier keys are visible as far as it goes.
+   */
+  readonly maskNewest: boolean;
   /** float32, float16 or bfloat16; shape and strides as for mask. */
   readonly bias: Tensor | null;
   /** float32 [numSequences, numHeads]; stride 0 where broadcast. */
@@ -70,6 +75,11 @@ export interface AttentionProblem {
   readonly lseShape: readonly number[];
   /** The caller's `out` exactly as given (public rank), already validated; null when it is to be made. */
   readonly out: Tensor | null;
+}
+
+/** The key that the first column of the mask belongs to. */
+export function maskBeginOf({ maskNewest }: AttentionProblem, { kvLen, qLen }: SequenceView): number {
+  return maskNewest ? kvLen - qLen : 0;
 }
 
 /** What `describeAttention` needs to know of keys and values that live in a KVCache. */

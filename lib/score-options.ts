@@ -13,6 +13,29 @@ export interface ScoreShape extends SequenceLayout {
 
 /** `mask` as bool [numSequences, numHeads, qLen, kvLen], stride 0 where broadcast; null where none is given. */
 export function readMask(target: ScoreShape, value: unknown): Tensor | null {
+  const mask = readBool(target, value);
+  return mask === null ? null : broadcast(target, 'mask', mask);
+}
+
+/**
+ * {@link readMask} of a call on a cache: a mask that ends with [qLen, qLen], where there are more keys, speaks of the newest
+ * qLen only. It comes back as [numSequences, numHeads, qLen, qLen].
+ */
+export function readCacheMask(target: ScoreShape, value: unknown): Tensor | null {
+  const mask = readBool(target, value);
+  if (mask === null) return null;
+  const { qLen, maskKvLen, sequences } = target;
+  const isNewest =
+    qLen > 1 &&
+    maskKvLen !== qLen &&
+    mask.rank >= 2 &&
+    mask.shape[mask.rank - 1] === qLen &&
+    mask.shape[mask.rank - 2] === qLen &&
+    sequences.every((sequence) => sequence.kvLen >= sequence.qLen);
+  return broadcast(isNewest ? { ...target, kvLen: qLen, maskKvLen: qLen } : target, 'mask', mask);
+}
+
+function readBool(target: ScoreShape, value: unknown): Tensor | null {
   if (value === undefined || value === null) return null;
   const mask = asTensor(target.caller, 'mask', value);
   if (mask.dtype !== 'bool') {
@@ -21,7 +44,7 @@ export function readMask(target: ScoreShape, value: unknown): Tensor | null {
       : "give it the dtype 'bool' (true = attend)";
     throw new DTypeError(`${target.caller}: mask must be bool; got ${mask.dtype}; ${remedy}`);
   }
-  return broadcast(target, 'mask', mask);
+  return mask;
 }
 
 /** `bias`, a float, as {@link readMask}. */

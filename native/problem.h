@@ -43,7 +43,8 @@ namespace sdpa {
   X(alibiHeadStride)
 
 // One row a field of each sequence; numSequences such rows follow the scalars. *Offset is the element index of
-// the sequence's first row (head 0) in its typed array.
+// the sequence's first row (head 0) in its typed array. The mask's first column belongs to key maskBegin; it does not speak
+// of those before.
 #define SDPA_SEQUENCE_FIELDS(X) \
   X(qLen)                       \
   X(kvLen)                      \
@@ -54,6 +55,7 @@ namespace sdpa {
   X(outOffset)                  \
   X(lseOffset)                  \
   X(maskOffset)                 \
+  X(maskBegin)                  \
   X(biasOffset)                 \
   X(alibiOffset)
 

@@ -1,5 +1,5 @@
 import type { DType } from '../dtype.ts';
-import type { AttentionProblem, SequenceView } from '../problem.ts';
+import { type AttentionProblem, maskBeginOf, type SequenceView } from '../problem.ts';
 import type { Tensor } from '../tensor.ts';
 
 /** A problem with the tensors that receive its results. */
@@ -78,6 +78,7 @@ const SEQUENCE_ENCODERS: readonly (readonly [
   ['outOffset', ({ out }, sequence) => rowOffset(out, sequence.batch, sequence.qBegin)],
   ['lseOffset', ({ lse }, sequence) => rowOffset(lse, sequence.batch, sequence.qBegin)],
   ['maskOffset', ({ problem }, _, index) => batchOffset(problem.mask, index)],
+  ['maskBegin', ({ problem }, sequence) => maskBeginOf(problem, sequence)],
   ['biasOffset', ({ problem }, _, index) => batchOffset(problem.bias, index)],
   ['alibiOffset', ({ problem }, _, index) => batchOffset(problem.alibiSlopes, index)],
 ];

@@ -1,4 +1,4 @@
-import type { AttentionProblem } from '../problem.ts';
+import { type AttentionProblem, maskBeginOf } from '../problem.ts';
 import type { Tensor } from '../tensor.ts';
 import { exactArithmetic } from './arithmetic.ts';
 import { readElement, readRows, writeElement, writeRow } from './rows.ts';
@@ -32,6 +32,7 @@ export function scoreRow(head: Head, i: number, scores: Float64Array, arithmetic
   const { round, scaledDot } = arithmetic;
   const rowAt = (x: Tensor): number => x.offset + b * x.strides[0] + h * x.strides[1] + i * x.strides[2];
   const maskAt = mask === null ? 0 : rowAt(mask);
+  const maskBegin = maskBeginOf(problem, problem.sequences[b]);
   const biasAt = bias === null ? 0 : rowAt(bias);
   const slope = alibiSlopes === null ? 0 : alibiSlopes.at(b, h);
   const row = { a: head.q, aBegin: i * headDim, b: head.k, length: headDim };
@@ -41,7 +42,8 @@ export function scoreRow(head: Head, i: number, scores: Float64Array, arithmetic
   scores.fill(-Infinity);
   for (let j = sinkTokens > 0 ? 0 : begin; j < end; j++) {
     if (j < begin && j >= sinkTokens) continue;
-    if (mask !== null && mask.data[maskAt + j * mask.strides[3]] === 0) continue;
+    if (mask !== null && j >= maskBegin && mask.data[maskAt + (j - maskBegin) * mask.strides[3]] === 0)
+      continue;
     const added = bias === null ? 0 : readElement(bias, biasAt + j * bias.strides[3]);
     if (added === -Infinity) continue;
     let score = scaledDot(scale, row, j * headDim);

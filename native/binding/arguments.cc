@@ -114,7 +114,7 @@ bool DecodedProblem::decode(Napi::Env env, const Span& fields) {
 #define SDPA_READ(name) sequence.name = whole(values[i++]);
     SDPA_SEQUENCE_FIELDS(SDPA_READ)
 #undef SDPA_READ
-    if (sequence.qLen < 0 || sequence.kvLen < 0) return fail(env, "malformed problem");
+    if (sequence.qLen < 0 || sequence.kvLen < 0 || sequence.maskBegin < 0) return fail(env, "malformed problem");
   }
   problem.sequences = sequences.data();
   return true;
@@ -148,8 +148,8 @@ bool DecodedProblem::attach(Napi::Env env, const TensorSpans& spans) {
     if (spans.v.given && p.valueDim > 0 && !vReach.isWithin(spans.v, kvBytes, s.vOffset)) {
       return failExtent(env, "v", spans.v);
     }
-    const Reach maskReach = reachOf(p.numHeads, p.maskHeadStride, s.qLen, p.maskRowStride, s.kvLen, p.maskKeyStride);
-    if (spans.mask.given && !maskReach.isWithin(spans.mask, 1, s.maskOffset)) return failExtent(env, "mask", spans.mask);
+    const Reach maskReach = reachOf(p.numHeads, p.maskHeadStride, s.qLen, p.maskRowStride, s.kvLen - s.maskBegin, p.maskKeyStride);
+    if (spans.mask.given && s.maskBegin < s.kvLen && !maskReach.isWithin(spans.mask, 1, s.maskOffset)) return failExtent(env, "mask", spans.mask);
     const Reach biasReach = reachOf(p.numHeads, p.biasHeadStride, s.qLen, p.biasRowStride, s.kvLen, p.biasKeyStride);
     if (spans.bias.given && !biasReach.isWithin(spans.bias, bytesOf(p.biasDType), s.biasOffset)) {
       return failExtent(env, "bias", spans.bias);

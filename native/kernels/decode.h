@@ -124,7 +124,8 @@ struct Decode {
   }
 
   void applyPasses(int64_t origin, int64_t count, const KeyHull& hull) const {
-    const bool isPlain = problem.softcap == 0.0f && !problem.alibiSlopes && !problem.bias && !problem.mask;
+    const bool isMasked = problem.mask && origin + count > sequence.maskBegin;
+    const bool isPlain = problem.softcap == 0.0f && !problem.alibiSlopes && !problem.bias && !isMasked;
     if (isPlain && hull.full(origin, origin + count)) return;
     const int64_t keys = roundUp(count, Vec::kWidth);
     transposeScores(scratch.scores, kDecodeBlock, scratch.lanes, keys, scratch.transposed, scratch.lanes);

@@ -76,6 +76,7 @@ template <class T>
 struct ScoreOperand {
   const T* data;
   int64_t headStride, rowStride, keyStride;  // keyStride is 0 or 1
+  int64_t keyBegin;                          // key of its first column
 };
 
 // scores = combine(scores, operand) over the tile; the operand's rows are transposed W x W on the way.
@@ -86,7 +87,7 @@ inline void combineRows(const ScoreTile& tile, const ScoreOperand<T>& operand, C
     const T* operandRows[W];
     for (int i = 0; i < W; ++i) {
       operandRows[i] = operand.data + rows[i].head * operand.headStride + rows[i].query * operand.rowStride +
-                       tile.keyOrigin * operand.keyStride;
+                       (tile.keyOrigin - operand.keyBegin) * operand.keyStride;
     }
     for (int64_t key = tile.begin; key < tile.end; key += W) {
       const int64_t n = minimum(W, tile.end - key);
@@ -107,7 +108,7 @@ template <class T>
 inline void applyBias(const ScoreTile& tile) {
   const Problem& problem = *tile.problem;
   const ScoreOperand<T> bias{static_cast<const T*>(problem.bias) + tile.sequence->biasOffset, problem.biasHeadStride,
-                             problem.biasRowStride, problem.biasKeyStride};
+                             problem.biasRowStride, problem.biasKeyStride, 0};
   // -Infinity masks, whatever the score: NaN + -Infinity must not stay NaN.
   combineRows(tile, bias, [](Vec score, Vec x) {
     const Vec masked = Vec::broadcast(kNegativeInfinity);
@@ -115,10 +116,12 @@ inline void applyBias(const ScoreTile& tile) {
   });
 }
 
-inline void applyMask(const ScoreTile& tile) {
+inline void applyMask(ScoreTile tile) {
   const Problem& problem = *tile.problem;
+  const int64_t keyBegin = tile.sequence->maskBegin;
+  tile.begin = maximum(tile.begin, keyBegin - tile.keyOrigin);
   const ScoreOperand<uint8_t> mask{problem.mask + tile.sequence->maskOffset, problem.maskHeadStride,
-                                   problem.maskRowStride, problem.maskKeyStride};
+                                   problem.maskRowStride, problem.maskKeyStride, keyBegin};
   combineRows(tile, mask, [](Vec score, Vec x) {
     return Vec::select(x == Vec::zero(), Vec::broadcast(kNegativeInfinity), score);
   });

@@ -60,14 +60,15 @@ void pointAtCaches(Problem& problem, std::vector<Sequence>& sequences, const std
 }
 
 bool mayShare(const Problem& problem) {
-  return problem.windowLeft >= kOpen && !problem.alibiSlopes && !problem.bias && !problem.mask;
+  return problem.windowLeft >= kOpen && !problem.alibiSlopes && !problem.bias;
 }
 
 // Keys that every query of a sequence sees; 0 where it has none, or so many that each cache is arithmetic enough.
 int64_t sharedLimit(const Problem& problem, const Sequence& sequence) {
   const int64_t rows = sequence.qLen * problem.groupSize;
   if (rows == 0 || rows > kMaxDecodeRows || sequence.keptBegin > 0) return 0;
-  return visibleKeys(problem, sequence, 0).end;
+  const int64_t end = visibleKeys(problem, sequence, 0).end;
+  return problem.mask ? minimum(end, sequence.maskBegin) : end;
 }
 
 // The passes over shared keys, and what they leave for each sequence.
