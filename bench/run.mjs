@@ -1,6 +1,5 @@
 // Runs the suites named on the command line, or all:
 //   node bench/run.mjs [ladder] [prefill] [decode] [step] [step-all] [ragged] [errors] [memory] [contention] [save]
-
 // Those that can be narrowed down are: node bench/run.mjs prefill errors [--isa NAME] [--dtype NAME] [--precision NAME]
 import { parseArgs } from 'node:util';
 import { backendInfo } from '../dist/index.js';
