@@ -3,6 +3,7 @@ import { readLayout } from './cache-layout.ts';
 import { crc32 } from './crc32.ts';
 import { bytesPerElement, type DType } from './dtype.ts';
 import { OptionError, SdpaError } from './errors.ts';
+import { int8RowBytes } from './tensor-int8.ts';
 
 // The file of a KVCache
 //
@@ -20,7 +21,7 @@ import { OptionError, SdpaError } from './errors.ts';
 // Numbers are little-endian; rows are as the memory of the machine that wrote them, which `byteOrder` tells. A checksum is a
 // CRC-32 (crc32.ts): any change within 32 successive bits shows for certain. The tokens of a head that are kept are
 // [0, sinkTokens) and [keptBegin, length), so a file is the same whatever the ISA, the padding of rows and the history of the
-// cache. What a later version adds to the rows (scales of int8, say) is one more section.
+// cache. A row of int8 is filled up with zeros to a multiple of 4 bytes and ends with its float32 scale.
 
 const MAGIC = [0x89, 0x53, 0x44, 0x50, 0x41, 0x4b, 0x56, 0x0a];
 const VERSION = 1;
@@ -92,9 +93,10 @@ function sectionsOf({
   dtype,
 }: CacheLayout): readonly { kind: RowKind; rowBytes: number }[] {
   const bytes = bytesPerElement(dtype);
+  const rowBytes = (dim: number): number => (dtype === 'int8' ? int8RowBytes(dim) : dim * bytes);
   return [
-    { kind: 'keys', rowBytes: headDim * bytes },
-    { kind: 'values', rowBytes: valueDim * bytes },
+    { kind: 'keys', rowBytes: rowBytes(headDim) },
+    { kind: 'values', rowBytes: rowBytes(valueDim) },
   ];
 }
 

@@ -12,7 +12,11 @@ export interface KVCacheOptions {
   readonly valueDim?: number | null;
   /** Default 1. */
   readonly batch?: number | null;
-  /** What keys and values are stored as: 'float32' (default), 'float16' or 'bfloat16'. append converts. */
+  /**
+   * What keys and values are stored as: 'float32' (default), 'float16', 'bfloat16' or 'int8'. append converts. int8 is
+   * symmetric, with one float32 scale for each token, head, and k or v: each number is off by at most a 254th of the
+   * largest of its row, and must be finite.
+   */
   readonly dtype?: DType | null;
   /** Tokens that the cache may ever hold. Default: as many as memory allows. */
   readonly maxLength?: number | null;
@@ -80,8 +84,8 @@ export function readLayout(options: KVCacheOptions): CacheLayout {
   };
   const headDim = count('headDim', given.headDim);
   const dtype = checkDType('KVCache', given.dtype ?? 'float32');
-  if (!isFloatDType(dtype)) {
-    throw new DTypeError(`KVCache: dtype must be float32, float16 or bfloat16; got '${dtype}'`);
+  if (!isFloatDType(dtype) && dtype !== 'int8') {
+    throw new DTypeError(`KVCache: dtype must be float32, float16, bfloat16 or int8; got '${dtype}'`);
   }
   const window = readCount('KVCache', 'window', given.window, 1, 0);
   const sinkTokens = readCount('KVCache', 'sinkTokens', given.sinkTokens, 0, 0);

@@ -3,10 +3,11 @@ import { type DType, isFloatDType } from './dtype.ts';
 import { CapacityError, DTypeError, OptionError, ShapeError } from './errors.ts';
 import { readIntegers } from './options.ts';
 import { lastAxisContiguous, type Tensor } from './tensor.ts';
+import { sourceDType } from './tensor-int8.ts';
 import { formatShape } from './tensor-layout.ts';
 import { asTensor, type TensorLike } from './tensor-like.ts';
 
-/** Keys and values to append to a KVCache: rank 4, in the dtype of the cache. */
+/** Keys and values to append to a KVCache: rank 4, in the dtype of the cache; float32 for one of int8. */
 export interface Tokens {
   readonly k: Tensor;
   readonly v: Tensor;
@@ -64,12 +65,13 @@ export function readTokens(
         'truncate the cache or make one with a larger maxLength; nothing was appended',
     );
   }
-  const areStored = k.dtype === dtype && v.dtype === dtype;
+  const source = sourceDType(dtype);
+  const areStored = k.dtype === source && v.dtype === source;
   const tokens = { areStored, counts, length, lengths };
   if (counts === null || lengths !== null)
-    return { ...tokens, k: stored(k, dtype), v: stored(v, dtype), count };
+    return { ...tokens, k: stored(k, source), v: stored(v, source), count };
   const taken = (x: Tensor): Tensor => x.slice(2, 0, counts[0]);
-  return { ...tokens, k: taken(stored(k, dtype)), v: taken(stored(v, dtype)), count: counts[0] };
+  return { ...tokens, k: taken(stored(k, source)), v: taken(stored(v, source)), count: counts[0] };
 }
 
 /** How many of `count` tokens each batch entry takes; null where all take all of them. */

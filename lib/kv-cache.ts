@@ -243,8 +243,8 @@ export class KVCache {
   }
 
   /**
-   * A copy of the keys, [batch, numKvHeads, length, headDim]; of a cache with a window, of the tokens that it keeps. Entries
-   * that are shorter end with zeros.
+   * A copy of the keys, [batch, numKvHeads, length, headDim]; of a cache with a window, of the tokens that it keeps; of one of
+   * int8, the numbers that it holds, in float32. Entries that are shorter end with zeros.
    */
   keys(): Tensor {
     this.#state.checkUsable('KVCache.keys');

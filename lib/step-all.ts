@@ -8,6 +8,7 @@ import { describeCacheAttention } from './describe-attention.ts';
 import { CapacityError, OptionError, ShapeError } from './errors.ts';
 import { CACHE_OPTIONS, type CacheAttentionOptions, readCacheOptions } from './options.ts';
 import type { Tensor } from './tensor.ts';
+import { checkFinite } from './tensor-int8.ts';
 import { formatValue } from './tensor-layout.ts';
 import type { TensorLike } from './tensor-like.ts';
 
@@ -44,6 +45,7 @@ export function stepAll(
   // Capacity is each cache's own affair.
   const together: CacheLayout = { ...layout, batch: members.length, maxLength: Infinity };
   const tokens = readTokens(CALLER, { layout: together, length: longest, lengths: null }, k, v);
+  if (layout.dtype === 'int8') checkFinite(tokens.k, tokens.v);
   checkCapacity(members, before, tokens.count);
   const { numKvHeads, headDim, valueDim } = layout;
   const keys = { batch: members.length, numKvHeads, kvLen: longest + tokens.count, headDim, valueDim };

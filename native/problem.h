@@ -59,7 +59,7 @@ namespace sdpa {
   X(biasOffset)                 \
   X(alibiOffset)
 
-enum DType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
+enum DType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2, kInt8 = 3 };  // kInt8: rows of a cache (int8_row.h)
 
 struct Float16 {
   uint16_t bits;

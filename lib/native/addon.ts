@@ -105,6 +105,8 @@ export interface NativeCache {
     problem: Float64Array,
     ...operands: Operands
   ): Status;
+  /** Whether the cache can hold these rows: one of int8, finite numbers. */
+  holds(layout: Float64Array, k: TensorData, v: TensorData): boolean;
   repeater(): RepeatStep;
   attendAsync(
     problem: Float64Array,

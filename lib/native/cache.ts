@@ -2,6 +2,7 @@ import type { CacheLayout, CacheStorage, RowKind, RowStorage } from '../backend.
 import { CapacityError } from '../errors.ts';
 import type { AttentionProblem } from '../problem.ts';
 import { Tensor } from '../tensor.ts';
+import { notFinite, sourceDType } from '../tensor-int8.ts';
 import type { Addon, NativeCache, RepeatStep } from './addon.ts';
 import { checkStatus, guard, operandsOf, steadyOperandsOf, withCancelFlag } from './call.ts';
 import { type Call, dtypeCode, encodeProblem } from './encode.ts';
@@ -81,6 +82,7 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
   }
 
   append(k: Tensor, v: Tensor): void {
+    this.#checkHolds(k, v);
     if (!guard(() => this.#cache.append(appendLayout(k, v), k.data, v.data))) throw this.#full(k.shape[2]);
   }
 
@@ -90,6 +92,7 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
   }
 
   step(k: Tensor, v: Tensor, problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
+    this.#checkHolds(k, v);
     const call = { problem, out, lse };
     const status = guard(() =>
       this.#cache.step(appendLayout(k, v), k.data, v.data, encodeProblem(call), ...operandsOf(call)),
@@ -156,9 +159,16 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
 
   #copy(which: 0 | 1, dim: number, sinkEnd: number, begin: number): Tensor {
     const { batch, numKvHeads, dtype } = this.#layout;
-    const copy = Tensor.empty([batch, numKvHeads, sinkEnd + this.length - begin, dim], { dtype });
+    const copy = Tensor.empty([batch, numKvHeads, sinkEnd + this.length - begin, dim], {
+      dtype: sourceDType(dtype),
+    });
     this.#cache.copyRows(which, copy.data, sinkEnd, begin);
     return copy;
+  }
+
+  #checkHolds(k: Tensor, v: Tensor): void {
+    if (this.#layout.dtype !== 'int8') return;
+    if (!guard(() => this.#cache.holds(appendLayout(k, v), k.data, v.data))) throw notFinite();
   }
 
   #full(tokens: number): CapacityError {

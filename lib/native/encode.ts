@@ -11,7 +11,7 @@ export interface Call {
   readonly lse: Tensor | null;
 }
 
-const DTYPE_CODES: Partial<Record<DType, number>> = { float32: 0, float16: 1, bfloat16: 2 };
+const DTYPE_CODES: Partial<Record<DType, number>> = { float32: 0, float16: 1, bfloat16: 2, int8: 3 };
 const PRECISION_CODES = { highest: 0, high: 1, medium: 2 };
 
 /** The code of a dtype that kernels read (native/problem.h). */

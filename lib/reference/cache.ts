@@ -2,6 +2,7 @@ import type { AttentionCall, CacheLayout, CacheStorage, RowKind, RowStorage } fr
 import { CapacityError } from '../errors.ts';
 import type { AttentionProblem } from '../problem.ts';
 import { Tensor } from '../tensor.ts';
+import { quantiseRows, restoreRows } from '../tensor-int8.ts';
 import { attendGroup } from './attention.ts';
 import { copyRowsIn, copyRowsOut, type KeptTokens } from './cache-rows.ts';
 import { run, runAsync } from './run.ts';
@@ -10,17 +11,22 @@ import { run, runAsync } from './run.ts';
 const FIRST_CAPACITY = 16;
 
 /**
- * A KV cache in JavaScript's memory: [batch, numKvHeads, capacity, dim], whose capacity doubles when it is full. Forks
- * share it until one of them writes. A window only hides tokens here; they stay in memory, unless the cache was restored
- * without them.
+ * What keys, or values, are stored as: [batch, numKvHeads, capacity, dim]; of an int8 cache, that and the scale of each
+ * row, [batch, numKvHeads, capacity, 1].
+ */
+type Parts = readonly Tensor[];
+
+/**
+ * A KV cache in JavaScript's memory, whose capacity doubles when it is full. Forks share it until one of them writes. A
+ * window only hides tokens here; they stay in memory, unless the cache was restored without them.
  */
 class ReferenceCache implements CacheStorage, RowStorage {
   #keptBegin = 0;
   readonly #layout: CacheLayout;
   #isShared = false;
   #length = 0;
-  #k: Tensor;
-  #v: Tensor;
+  #k: Parts;
+  #v: Parts;
 
   constructor(layout: CacheLayout) {
     this.#layout = layout;
@@ -37,20 +43,15 @@ class ReferenceCache implements CacheStorage, RowStorage {
   }
 
   get capacity(): number {
-    return this.#k.shape[2];
+    return this.#k[0].shape[2];
   }
 
   get byteLength(): number {
-    return this.#k.byteLength + this.#v.byteLength;
+    return [...this.#k, ...this.#v].reduce((bytes, part) => bytes + part.byteLength, 0);
   }
 
   append(k: Tensor, v: Tensor): void {
-    const length = this.#length + k.shape[2];
-    if (length > this.capacity || this.#isShared) this.#grow(length);
-    const { dtype } = this.#layout;
-    copyRows(this.#k, this.#length, k.dtype === dtype ? k : k.to(dtype));
-    copyRows(this.#v, this.#length, v.dtype === dtype ? v : v.to(dtype));
-    this.#length = length;
+    this.#appendParts(this.#partsOf(k), this.#partsOf(v));
   }
 
   attend(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
@@ -86,19 +87,20 @@ class ReferenceCache implements CacheStorage, RowStorage {
   }
 
   keep(begin: number, indices: readonly number[]): void {
-    const gather = (x: Tensor): Tensor => {
-      const [batch, heads, , dim] = x.shape;
-      const rows = Tensor.empty([batch, heads, indices.length, dim], { dtype: x.dtype });
-      indices.forEach((index, i) => {
-        copyRows(rows, i, x.slice(2, begin + index, begin + index + 1));
+    const gather = (parts: Parts): Parts =>
+      parts.map((x) => {
+        const [batch, heads, , dim] = x.shape;
+        const rows = Tensor.empty([batch, heads, indices.length, dim], { dtype: x.dtype });
+        indices.forEach((index, i) => {
+          copyRows(rows, i, x.slice(2, begin + index, begin + index + 1));
+        });
+        return rows;
       });
-      return rows;
-    };
     const [k, v] = [gather(this.#k), gather(this.#v)];
     const before = this.#length;
     this.#length = begin;
     try {
-      this.append(k, v);
+      this.#appendParts(k, v);
     } catch (error) {
       this.#length = before;
       throw error;
@@ -190,7 +192,30 @@ class ReferenceCache implements CacheStorage, RowStorage {
     }
   }
 
-  #copy(x: Tensor, sinkEnd: number, begin: number): Tensor {
+  #partsOf(x: Tensor): Parts {
+    const { dtype } = this.#layout;
+    if (dtype !== 'int8') return [x.dtype === dtype ? x : x.to(dtype)];
+    const { values, scales } = quantiseRows(x.to('float32'));
+    return [values, scales];
+  }
+
+  #appendParts(k: Parts, v: Parts): void {
+    const length = this.#length + k[0].shape[2];
+    if (length > this.capacity || this.#isShared) this.#grow(length);
+    copyParts(this.#k, this.#length, k);
+    copyParts(this.#v, this.#length, v);
+    this.#length = length;
+  }
+
+  /** The numbers that the cached rows stand for. */
+  #restored(parts: Parts): Tensor {
+    if (this.#layout.dtype !== 'int8') return parts[0];
+    const [values, scales] = parts.map((part) => part.slice(2, 0, this.#length));
+    return restoreRows({ values, scales });
+  }
+
+  #copy(parts: Parts, sinkEnd: number, begin: number): Tensor {
+    const x = this.#restored(parts);
     const [batch, heads, , dim] = x.shape;
     const copy = Tensor.empty([batch, heads, sinkEnd + this.#length - begin, dim], { dtype: x.dtype });
     copyRows(copy, 0, x.slice(2, 0, sinkEnd));
@@ -202,7 +227,7 @@ class ReferenceCache implements CacheStorage, RowStorage {
     const { keptBegin } = this;
     const sequences =
       keptBegin === 0 ? problem.sequences : problem.sequences.map((s) => ({ ...s, keptBegin }));
-    return { ...problem, k: this.#k, v: this.#v, sequences };
+    return { ...problem, k: this.#restored(this.#k), v: this.#restored(this.#v), sequences };
   }
 
   /** Both new arrays exist before the old ones go, so that a failed allocation changes nothing. */
@@ -213,17 +238,25 @@ class ReferenceCache implements CacheStorage, RowStorage {
     );
     const k = this.#allocate(capacity, this.#layout.headDim);
     const v = this.#allocate(capacity, this.#layout.valueDim);
-    copyRows(k, 0, this.#k.slice(2, 0, this.#length));
-    copyRows(v, 0, this.#v.slice(2, 0, this.#length));
+    const cached = (part: Tensor): Tensor => part.slice(2, 0, this.#length);
+    copyParts(k, 0, this.#k.map(cached));
+    copyParts(v, 0, this.#v.map(cached));
     this.#k = k;
     this.#v = v;
     this.#isShared = false;
   }
 
-  #allocate(capacity: number, dim: number): Tensor {
+  #allocate(capacity: number, dim: number): Parts {
     const { batch, numKvHeads, dtype } = this.#layout;
-    return Tensor.empty([batch, numKvHeads, capacity, dim], { dtype });
+    const rows = Tensor.empty([batch, numKvHeads, capacity, dim], { dtype });
+    return dtype === 'int8' ? [rows, Tensor.empty([batch, numKvHeads, capacity, 1])] : [rows];
   }
+}
+
+function copyParts(cache: Parts, begin: number, parts: Parts): void {
+  parts.forEach((part, i) => {
+    copyRows(cache[i], begin, part);
+  });
 }
 
 /** Copies x [B, H, T, D] into the rows of `cache` from `begin` on; the dtypes are the same. */

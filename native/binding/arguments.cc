@@ -103,7 +103,7 @@ bool DecodedProblem::decode(Napi::Env env, const Span& fields) {
   SDPA_WHOLE(maskKeyStride) SDPA_WHOLE(biasHeadStride) SDPA_WHOLE(biasRowStride) SDPA_WHOLE(biasKeyStride)
   SDPA_WHOLE(alibiHeadStride)
 #undef SDPA_WHOLE
-  if (problem.numSequences < 0 || problem.numKvHeads < 1 || problem.headDim < 1 || problem.valueDim < 0 ||
+  if (problem.kvDType == kInt8 || problem.numSequences < 0 || problem.numKvHeads < 1 || problem.headDim < 1 || problem.valueDim < 0 ||
       problem.numHeads % problem.numKvHeads != 0 ||
       (fields.length - kNumProblemFields) / kNumSequenceFields != problem.numSequences) {
     return fail(env, "malformed problem");

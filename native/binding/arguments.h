@@ -34,7 +34,8 @@ struct Reach {
   }
 };
 
-inline int64_t bytesOf(DType dtype) { return dtype == kFloat32 ? 4 : 2; }
+// Of an element of a tensor, from which an int8 cache is made.
+inline int64_t bytesOf(DType dtype) { return dtype == kFloat32 || dtype == kInt8 ? 4 : 2; }
 
 // The typed arrays of one call, in the order they cross.
 struct TensorSpans {

@@ -6,10 +6,27 @@
 #include <vector>
 
 namespace sdpa {
+namespace {
+
+// As tokens_.copyRows; rows of int8 as float32.
+void copyHead(const KvTokens& tokens, bool values, int64_t batch, int64_t head, int64_t begin, int64_t end, uint8_t* out) {
+  const KvCacheConfig& config = tokens.config();
+  if (!config.isInt8) return tokens.copyRows(values, batch, head, begin, end, out);
+  const int64_t dim = values ? config.valueDim : config.headDim;
+  std::vector<uint8_t> row(static_cast<size_t>(config.rowBytes(dim)));
+  float* numbers = reinterpret_cast<float*>(out);
+  for (int64_t token = begin; token < end; ++token, numbers += dim) {
+    tokens.copyRows(values, batch, head, token, token + 1, row.data());
+    restoreRow(reinterpret_cast<const int8_t*>(row.data()), dim, numbers);
+  }
+}
+
+}  // namespace
+
 Napi::Function KvCacheBinding::define(Napi::Env env) {
   return DefineClass(env, "KvCache",
                      {InstanceMethod("append", &KvCacheBinding::append), InstanceMethod("attend", &KvCacheBinding::attend),
-                      InstanceMethod("step", &KvCacheBinding::step),
+                      InstanceMethod("step", &KvCacheBinding::step), InstanceMethod("holds", &KvCacheBinding::holds),
                       InstanceMethod("repeater", &KvCacheBinding::repeater),
                       InstanceMethod("attendAsync", &KvCacheBinding::attendAsync),
                       InstanceMethod("truncate", &KvCacheBinding::truncate),
@@ -38,6 +55,7 @@ KvCacheBinding::KvCacheBinding(const Napi::CallbackInfo& info) : Napi::ObjectWra
   config.headDim = static_cast<int64_t>(values[2]);
   config.valueDim = static_cast<int64_t>(values[3]);
   config.elementBytes = bytesOf(dtype_);
+  config.isInt8 = dtype_ == kInt8;
   config.maxLength = static_cast<int64_t>(values[5]);
   const KvWindow window{static_cast<int64_t>(values[6]), static_cast<int64_t>(values[7])};
   if (info[1].IsObject()) {
@@ -61,20 +79,37 @@ void KvCacheBinding::reportMemory(Napi::Env env) {
   reportedBytes_ += change;
 }
 
-bool KvCacheBinding::appendRows(const Napi::CallbackInfo& info, TokenLayout* layout) {
+bool KvCacheBinding::readRows(const Napi::CallbackInfo& info, TokenLayout* layout, KvSource* k, KvSource* v) {
   if (!layout->read(Span::from(info.Env(), info[0]))) return false;
   const int64_t tokens = layout->tokens;
   if (tokens == 0) return true;
   const KvCacheConfig& config = tokens_.config();
-  KvSource k, v;
-  if (!layout->k.find(Span::from(info.Env(), info[1]), config, tokens, config.headDim, &k) ||
-      !layout->v.find(Span::from(info.Env(), info[2]), config, tokens, config.valueDim, &v)) {
+  if (!layout->k.find(Span::from(info.Env(), info[1]), config, tokens, config.headDim, k) ||
+      !layout->v.find(Span::from(info.Env(), info[2]), config, tokens, config.valueDim, v)) {
     Napi::RangeError::New(info.Env(), "the memory of k or v does not hold the tensor that was described (was its "
                                       "buffer detached or transferred?)")
         .ThrowAsJavaScriptException();
     return false;
   }
-  return appendSources(info.Env(), k, v, tokens);
+  return true;
+}
+
+bool KvCacheBinding::appendRows(const Napi::CallbackInfo& info, TokenLayout* layout) {
+  KvSource k, v;
+  if (!readRows(info, layout, &k, &v)) return false;
+  return layout->tokens == 0 || appendSources(info.Env(), k, v, layout->tokens);
+}
+
+bool KvCacheBinding::canHold(const KvSource& k, const KvSource& v, int64_t tokens) const {
+  const KvCacheConfig& config = tokens_.config();
+  return !config.isInt8 || (isQuantisable(config, k, tokens, config.headDim) && isQuantisable(config, v, tokens, config.valueDim));
+}
+
+Napi::Value KvCacheBinding::holds(const Napi::CallbackInfo& info) {
+  TokenLayout layout;
+  KvSource k, v;
+  if (!readRows(info, &layout, &k, &v)) return info.Env().Undefined();
+  return Napi::Boolean::New(info.Env(), layout.tokens == 0 || canHold(k, v, layout.tokens));
 }
 
 bool KvCacheBinding::appendSources(Napi::Env env, const KvSource& k, const KvSource& v, int64_t tokens) {
@@ -105,7 +140,7 @@ bool KvCacheBinding::readProblem(const Napi::CallbackInfo& info, size_t first, D
 void KvCacheBinding::pointAtCache(DecodedProblem& decoded) {
   const KvCacheConfig& config = tokens_.config();
   Problem& problem = decoded.problem;
-  const int64_t bytes = config.elementBytes;
+  const int64_t bytes = config.strideUnit();
   problem.kvDType = dtype_;
   problem.kRowStride = tokens_.kRowStrideBytes() / bytes;
   problem.vRowStride = tokens_.vRowStrideBytes() / bytes;
@@ -170,6 +205,7 @@ Napi::Value KvCacheBinding::step(const Napi::CallbackInfo& info) {
 
 bool KvCacheBinding::repeat(Napi::Env env, const Span (&spans)[4], const int64_t (&offsets)[4]) {
   if (repeated_.tokens() == 0 || !repeated_.moveTo(spans, offsets, tokens_.config())) return false;
+  if (!canHold(repeated_.k(), repeated_.v(), repeated_.tokens())) return false;
   const int64_t before = tokens_.length();
   if (!appendSources(env, repeated_.k(), repeated_.v(), repeated_.tokens())) return false;
   DecodedProblem& decoded = repeated_.over(tokens_.length());
@@ -243,7 +279,8 @@ Napi::Value KvCacheBinding::copyRows(const Napi::CallbackInfo& info) {
   const Span out = Span::from(info.Env(), info[1]);
   const int64_t sinkEnd = info[2].ToNumber().Int64Value(), begin = info[3].ToNumber().Int64Value();
   const KvCacheConfig& config = tokens_.config();
-  const int64_t rowBytes = (values ? config.valueDim : config.headDim) * config.elementBytes;
+  const int64_t dim = values ? config.valueDim : config.headDim;
+  const int64_t rowBytes = dim * config.elementBytes;
   const int64_t rows = sinkEnd + tokens_.length() - begin;
   if (sinkEnd < 0 || begin < sinkEnd || begin > tokens_.length() ||
       out.length * out.elementBytes < config.batch * config.numKvHeads * rows * rowBytes) {
@@ -253,8 +290,8 @@ Napi::Value KvCacheBinding::copyRows(const Napi::CallbackInfo& info) {
   uint8_t* place = static_cast<uint8_t*>(out.data);
   for (int64_t b = 0; b < config.batch; ++b) {
     for (int64_t h = 0; h < config.numKvHeads; ++h, place += rows * rowBytes) {
-      tokens_.copyRows(values, b, h, 0, sinkEnd, place);
-      tokens_.copyRows(values, b, h, begin, tokens_.length(), place + sinkEnd * rowBytes);
+      copyHead(tokens_, values, b, h, 0, sinkEnd, place);
+      copyHead(tokens_, values, b, h, begin, tokens_.length(), place + sinkEnd * rowBytes);
     }
   }
   return info.Env().Undefined();

@@ -32,6 +32,8 @@ class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
   Napi::Value attend(const Napi::CallbackInfo& info);
   // step(layout, k, v, problem, operands) -> status; 2, with nothing appended, where there is no room
   Napi::Value step(const Napi::CallbackInfo& info);
+  // holds(layout, k, v) -> whether the cache can hold these rows: an int8 cache, finite numbers
+  Napi::Value holds(const Napi::CallbackInfo& info);
   // repeater() -> function(q, k, v, out, and the element of each where its tensor begins): does the last step again, with
   // this memory -> whether it did; nothing has changed where it did not
   Napi::Value repeater(const Napi::CallbackInfo& info);
@@ -55,6 +57,8 @@ class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
   Napi::Value capacity(const Napi::CallbackInfo& info);
   Napi::Value byteLength(const Napi::CallbackInfo& info);
 
+  bool readRows(const Napi::CallbackInfo& info, TokenLayout* layout, KvSource* k, KvSource* v);
+  bool canHold(const KvSource& k, const KvSource& v, int64_t tokens) const;
   bool appendRows(const Napi::CallbackInfo& info, TokenLayout* layout);
   bool appendSources(Napi::Env env, const KvSource& k, const KvSource& v, int64_t tokens);
   bool repeat(Napi::Env env, const Span (&spans)[4], const int64_t (&offsets)[4]);

@@ -27,7 +27,8 @@ namespace {
 constexpr int64_t kDecodeBlockBytes = 32 << 10;  // of K in a block, at most
 
 inline int64_t decodeBlockKeys(const Problem& problem) {
-  const int64_t rowBytes = problem.headDim * (problem.kvDType == kFloat32 ? 4 : 2);
+  const int64_t elementBytes = problem.kvDType == kFloat32 ? 4 : problem.kvDType == kInt8 ? 1 : 2;
+  const int64_t rowBytes = problem.headDim * elementBytes;
   int64_t keys = kDecodeBlock;  // halved, so that blocks tile the runs of a cache
   while (keys > kPanel && keys * rowBytes > kDecodeBlockBytes) keys /= 2;
   return keys;
@@ -39,6 +40,7 @@ struct DecodeScratch {
   int64_t depth;     // headDim, rounded up to a step of any Products
   int64_t channels;  // valueDim, likewise
   float *q, *o, *scores, *weights, *transposed, *product;
+  float *queryUnits, *weightUnits;  // [rows]
   DecodeState state;
 
   DecodeScratch(const Problem& problem, int64_t rows, Arena& arena)
@@ -52,6 +54,8 @@ struct DecodeScratch {
     weights = arena.take<float>(rows * kDecodeBlock);
     transposed = arena.take<float>(lanes * kDecodeBlock);
     product = arena.take<float>(rows * channels);
+    queryUnits = arena.take<float>(rows);
+    weightUnits = arena.take<float>(rows);
     state = {arena.take<float>(lanes), arena.take<float>(rows * Vec::kWidth), arena.take<float>(lanes)};
   }
 };
@@ -75,6 +79,7 @@ struct Decode {
   using T = typename Products::Stored;
   using Query = typename Products::Query;
   using Weight = typename Products::Weight;
+  using Probability = typename Products::Probability;
 
   const Problem& problem;
   const DecodeTask& task;
@@ -93,6 +98,10 @@ struct Decode {
 
   Query* queries() const { return reinterpret_cast<Query*>(scratch.q); }
   Weight* weights() const { return reinterpret_cast<Weight*>(scratch.weights); }
+  // Weights themselves, or aside.
+  Probability* probabilities() const {
+    return reinterpret_cast<Probability*>(Products::kHasUnits ? scratch.transposed : scratch.weights);
+  }
 
   template <class Q>
   void packQuery() const {
@@ -101,8 +110,9 @@ struct Decode {
         const RowIndex row = rowIndex(problem, task.kvHead, first + r);
         const Q* q = static_cast<const Q*>(problem.q) + sequence.qOffset + row.head * problem.qHeadStride +
                      row.query * problem.qRowStride;
-        Products::packQuery(q, problem.headDim, problem.scale, group.kRows * Products::kStep,
-                            queries() + first * scratch.depth + r * Products::kStep);
+        scratch.queryUnits[first + r] =
+            Products::packQuery(q, problem.headDim, problem.scale, group.kRows * Products::kStep,
+                                queries() + first * scratch.depth + r * Products::kStep);
       }
     });
   }
@@ -120,7 +130,7 @@ struct Decode {
     const KeyBlock<Products> block{span.k, span.kRowStride, count, problem.headDim};
     const Lookahead ahead = Lookahead::of(span.k, span.kRowStride, problem.headDim);
     scoreBlock(block, queries(), scratch.depth, rows, ahead, scratch.scores);
-    Products::scaleScores(problem.scale, rows, count, scratch.scores);
+    Products::finishScores(block, scratch.queryUnits, rows, scratch.scores);
   }
 
   void applyPasses(int64_t origin, int64_t count, const KeyHull& hull) const {
@@ -134,10 +144,14 @@ struct Decode {
     transposeScores(scratch.transposed, scratch.lanes, keys, scratch.lanes, scratch.scores, kDecodeBlock);
   }
 
+  ValueBlock<Products> valuesOf(const KeySpan<T>& span, int64_t count, float* o, const float* rescale) const {
+    return {span.v,  span.vRowStride,     count, problem.valueDim, weights(),
+            rescale, scratch.weightUnits, o,     scratch.channels};
+  }
+
   // o = o * rescale + weights V; rescale is used up.
   void addBlock(const KeySpan<T>& span, int64_t count, float* o, float* rescale) const {
-    const ValueBlock<Products> block{span.v,    span.vRowStride, count, problem.valueDim,
-                                     weights(), rescale,         o,     scratch.channels};
+    const ValueBlock<Products> block = valuesOf(span, count, o, rescale);
     addValues(block, rows, Lookahead::of(span.v, span.vRowStride, problem.valueDim), rescale);
   }
 
@@ -158,7 +172,7 @@ struct Decode {
         for (int64_t key = 0; key < count; ++key) {
           if (scratch.scores[row * kDecodeBlock + key] == kNegativeInfinity) continue;
           sum += scratch.weights[row * kDecodeBlock + key] *
-                 storedValue(problem, sequence, task.kvHead, origin + key, d);
+                 toFloat(spanAt<T>(problem, sequence, task.kvHead, origin + key).v[d]);
         }
         scratch.product[row * scratch.channels + d] = sum;
       }
@@ -184,7 +198,9 @@ struct Decode {
   void attendBlock(const KeySpan<T>& span, int64_t origin, int64_t count, const KeyHull& hull) const {
     scoreKeys(span, count);
     applyPasses(origin, count, hull);
-    softmaxRows<Products>(scratch.scores, rows, count, scratch.state, weights());
+    softmaxRows<Products>(scratch.scores, rows, count, scratch.state, probabilities());
+    Products::prepareWeights(valuesOf(span, count, scratch.o, scratch.state.rescale), rows, weights(), scratch.weightUnits,
+                             scratch.transposed);
     if (careful) return addCarefully(span, origin, count);
     addBlock(span, count, scratch.o, scratch.state.rescale);
   }
@@ -246,6 +262,7 @@ inline void decode(const Problem& problem, const DecodeTask& task, void* scratch
   if (problem.kvDType == kFloat32) decodeTask<float>(problem, task, scratchMemory);
   if (problem.kvDType == kFloat16) decodeTask<Float16>(problem, task, scratchMemory);
   if (problem.kvDType == kBFloat16) decodeTask<BFloat16>(problem, task, scratchMemory);
+  if (problem.kvDType == kInt8) decodeTask<int8_t>(problem, task, scratchMemory);
 }
 
 }  // namespace

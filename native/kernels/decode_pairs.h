@@ -18,10 +18,13 @@ struct PairProducts {
   using Stored = BFloat16;
   using Query = BFloat16;
   using Weight = BFloat16;
+  using Probability = BFloat16;
   using Operand = Pairs;
+  using Sum = Vec;
   static constexpr int kStep = 2 * Vec::kWidth;
   static constexpr int kValueKeys = 2;
   static constexpr int kGranule = 2 * Vec::kWidth;
+  static constexpr bool kHasUnits = false;
 
   static Pairs load(const BFloat16* p) { return Pairs::load(p); }
   static Pairs loadPartial(const BFloat16* p, int n) { return Pairs::loadPartial(p, n); }
@@ -30,6 +33,7 @@ struct PairProducts {
     return n >= kStep ? Pairs::load(p) : Pairs::loadPartial(p, static_cast<int>(n));
   }
   static Vec multiplyAdd(Pairs a, Pairs b, Vec sum) { return PairUnit::multiplyAdd(a, b, sum); }
+  static Vec total(Vec sum) { return sum; }
 
   // Two keys' channels side by side, in the order of Pairs::zip: of 32 channels each, two operands.
   template <int kVecs>
@@ -43,30 +47,27 @@ SDPA_UNROLL
   }
   static Pairs broadcast(const BFloat16* weights) { return Pairs::broadcast(weights); }
 
-  static void packQuery(const BFloat16* q, int64_t headDim, float, int64_t stride, BFloat16* out) {
+  static float packQuery(const BFloat16* q, int64_t headDim, float scale, int64_t stride, BFloat16* out) {
     for (int64_t d = 0; d < headDim; d += kStep, out += stride) loadUpTo(q + d, headDim - d).store(&out->bits);
+    return scale;
   }
   template <class Q>
-  static void packQuery(const Q*, int64_t, float, int64_t, BFloat16*) {}  // bfloat16 only
+  static float packQuery(const Q*, int64_t, float, int64_t, BFloat16*) {  // bfloat16 only
+    return 1.0f;
+  }
 
-  static void scaleScores(float scale, int64_t rows, int64_t count, float* scores) {
-    const Vec factor = Vec::broadcast(scale);
+  static void finishScores(const KeyBlock<PairProducts>& block, const float* units, int64_t rows, float* scores) {
     for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t key = 0; key < count; key += Vec::kWidth) {
+      const Vec factor = Vec::broadcast(units[row]);
+      for (int64_t key = 0; key < block.count; key += Vec::kWidth) {
         float* place = scores + row * kDecodeBlock + key;
         (Vec::load(place) * factor).store(place);
       }
     }
   }
   static void storeWeights(Vec weights, BFloat16* out) { PairUnit::storeRounded(weights, out); }
-  static void orderChannels(float* o, int64_t count) {
-    for (int64_t i = 0; i < count; i += kGranule) {
-      Vec low = Vec::load(o + i), high = Vec::load(o + i + Vec::kWidth);
-      Pairs::unzip(low, high);
-      low.store(o + i);
-      high.store(o + i + Vec::kWidth);
-    }
-  }
+  static void prepareWeights(const ValueBlock<PairProducts>&, int64_t, BFloat16*, float*, float*) {}
+  static void orderChannels(float* o, int64_t count) { Pairs::orderChannels(o, count); }
 };
 
 using PairDecode = Decode<PairProducts>;

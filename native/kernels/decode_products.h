@@ -2,8 +2,11 @@
 // is; decode_scores.h and decode_values.h are written over it.
 //
 //   Stored, Query, Weight   elements of K and V, of the packed q, of the weights
+//   Probability             what the softmax leaves, from which prepareWeights makes weights
 //   Operand                 a vector of kStep elements of K or q, or of kValueKeys keys' values of channels
+//   Sum                     a sum of products in each lane, and total() of it in float32
 //   kGranule                channels that a tile of o comes in: kGranule / width vectors
+//   kHasUnits               whether sums are whole numbers, to be multiplied by a unit of each row
 #pragma once
 
 #include "pack.h"
@@ -28,7 +31,14 @@ struct Lookahead {
     return {reinterpret_cast<const char*>(rows + ahead * stride), stride * kBytes, dim * kBytes};
   }
   static Lookahead none() { return {nullptr, 0, 0}; }
-  bool hasGaps() const { return rowStride != rowBytes; }
+  // Otherwise the lines of a block are taken to lie together; its last ones are then left over.
+  bool hasGaps() const { return rowStride - rowBytes >= 16; }
+  void askForRest(int64_t count) const {
+    if (!next || hasGaps() || rowStride == rowBytes) return;
+    for (const char* line = next + count * rowBytes; line < next + count * rowStride + kLineBytes; line += kLineBytes) {
+      SDPA_PREFETCH_READ(line);
+    }
+  }
 };
 
 // Where a register tile takes its lines from.
@@ -38,13 +48,65 @@ struct LineCursor {
   int64_t step;    // bytes to the line of the next step
 };
 
-// float32 fused multiply-adds; K and V are converted as they are loaded.
+// A block of keys, and one of values with what meets it.
+template <class Products>
+struct KeyBlock {
+  const typename Products::Stored* k;
+  int64_t stride, count, headDim;
+};
+
+template <class Products>
+struct ValueBlock {
+  const typename Products::Stored* v;
+  int64_t stride, count, valueDim;
+  const typename Products::Weight* weights;  // [row][kDecodeBlock]
+  const float* rescale;                      // [row]
+  const float* units;                        // [row]
+  float* o;                                  // [row][channels]
+  int64_t channels;
+
+  ValueBlock atRow(int64_t row) const {
+    ValueBlock moved = *this;
+    moved.weights += row * kDecodeBlock;
+    moved.rescale += row;
+    moved.units += row;
+    moved.o += row * channels;
+    return moved;
+  }
+};
+
+// The scales of the rows of a block of int8, zeros behind them to a whole vector.
+struct RowScales {
+  float scale[kDecodeBlock];
+
+  RowScales(const int8_t* rows, int64_t stride, int64_t dim, int64_t count) {
+    const int8_t* place = rows + int8ScaleOffset(dim);
+    for (int64_t key = 0; key < count; ++key, place += stride) memcpy(scale + key, place, sizeof(float));
+    for (int64_t key = count; key < roundUp(count, Vec::kWidth); ++key) scale[key] = 0.0f;
+  }
+
+  // numbers[row][key] *= the key's scale
+  void multiply(int64_t rows, int64_t count, float* numbers) const {
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t key = 0; key < count; key += Vec::kWidth) {
+        float* place = numbers + row * kDecodeBlock + key;
+        (Vec::load(place) * Vec::load(scale + key)).store(place);
+      }
+    }
+  }
+};
+
+// float32 fused multiply-adds; K and V are converted as they are loaded, rows of int8 without their scale.
 template <class T>
 struct FusedProducts {
   using Stored = T;
   using Query = float;
   using Weight = float;
+  using Probability = float;
   using Operand = Vec;
+  using Sum = Vec;
+  static constexpr bool kHasUnits = false;
+  static constexpr bool kIsScaled = sizeof(T) == 1;
   static constexpr int kStep = Vec::kWidth;
   static constexpr int kValueKeys = 1;
   static constexpr int kGranule = Vec::kWidth;
@@ -53,6 +115,7 @@ struct FusedProducts {
   static Vec loadPartial(const T* p, int n) { return Vec::loadPartial(p, n); }
   static Vec loadQuery(const float* p) { return Vec::load(p); }
   static Vec multiplyAdd(Vec a, Vec b, Vec sum) { return Vec::fma(a, b, sum); }
+  static Vec total(Vec sum) { return sum; }
 
   // kVecs vectors of channels of one key; of the last of them `partial` channels where that is not 0.
   template <int kVecs>
@@ -62,15 +125,27 @@ SDPA_UNROLL
   }
   static Vec broadcast(const float* weight) { return Vec::broadcast(*weight); }
 
-  // q rows as the kernels read them: times scale, zeros behind headDim.
+  // A row of q as the kernels read it: times scale, zeros behind headDim. Returns the unit that its scores then have.
   template <class Q>
-  static void packQuery(const Q* q, int64_t headDim, float scale, int64_t stride, float* out) {
+  static float packQuery(const Q* q, int64_t headDim, float scale, int64_t stride, float* out) {
     for (int64_t d = 0; d < headDim; d += kStep, out += stride) {
       (loadUpTo(q + d, headDim - d) * Vec::broadcast(scale)).store(out);
     }
+    return 1.0f;
   }
-  static void scaleScores(float, int64_t, int64_t, float*) {}  // q is scaled
+  // scores[row][key] of the block, in units of the rows -> scores.
+  static void finishScores(const KeyBlock<FusedProducts>& block, const float*, int64_t rows, float* scores) {
+    if constexpr (kIsScaled) {
+      RowScales(block.k, block.stride, block.headDim, block.count).multiply(rows, block.count, scores);
+    }
+  }
   static void storeWeights(Vec weights, float* out) { weights.store(out); }
+  // weights[row][key] of the block, which probabilities may already be, and the units of its rows.
+  static void prepareWeights(const ValueBlock<FusedProducts>& block, int64_t rows, float* weights, float*, float*) {
+    if constexpr (kIsScaled) {
+      RowScales(block.v, block.stride, block.valueDim, block.count).multiply(rows, block.count, weights);
+    }
+  }
   // o as the kernels keep it -> channels in order.
   static void orderChannels(float*, int64_t) {}
 };

@@ -36,27 +36,20 @@ inline void forEachRowGroup(int64_t rows, Fn fn) {
   }
 }
 
-// A block of keys.
-template <class Products>
-struct KeyBlock {
-  const typename Products::Stored* k;
-  int64_t stride, count, headDim;
-};
-
 // scores[row * kDecodeBlock + key] from horizontal sums of acc[row][key].
-template <int kRows, int kKeys>
-SDPA_ALWAYS_INLINE void storeSums(const Vec (&acc)[kRows][kKeys], float* scores) {
+template <int kRows, int kKeys, class Sum>
+SDPA_ALWAYS_INLINE void storeSums(const Sum (&acc)[kRows][kKeys], float* scores) {
   if constexpr (kKeys == 4) {
 SDPA_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      Vec::reduceAdd4(acc[r][0], acc[r][1], acc[r][2], acc[r][3], scores + r * kDecodeBlock);
+      Sum::reduceAdd4(acc[r][0], acc[r][1], acc[r][2], acc[r][3], scores + r * kDecodeBlock);
     }
   } else {
 SDPA_UNROLL
     for (int r = 0; r < kRows; r += 2) {
       const int other = r + 1 < kRows ? r + 1 : r;
       float sums[4];
-      Vec::reduceAdd4(acc[r][0], acc[r][1], acc[other][0], acc[other][1], sums);
+      Sum::reduceAdd4(acc[r][0], acc[r][1], acc[other][0], acc[other][1], sums);
       memcpy(scores + r * kDecodeBlock, sums, 2 * sizeof(float));
       memcpy(scores + other * kDecodeBlock, sums + 2, 2 * sizeof(float));
     }
@@ -71,11 +64,11 @@ SDPA_ALWAYS_INLINE void scoreTile(const typename Products::Stored* k, const int6
   using Operand = typename Products::Operand;
   constexpr int64_t kStep = Products::kStep;
   constexpr int64_t kLine = kLineBytes / static_cast<int64_t>(sizeof(Stored));
-  Vec acc[kRows][kKeys];
+  typename Products::Sum acc[kRows][kKeys];
 SDPA_UNROLL
   for (int r = 0; r < kRows; ++r) {
 SDPA_UNROLL
-    for (int j = 0; j < kKeys; ++j) acc[r][j] = Vec::zero();
+    for (int j = 0; j < kKeys; ++j) acc[r][j] = Products::Sum::zero();
   }
   const auto accumulate = [&](auto load) {
     Operand x[kKeys];
@@ -116,7 +109,8 @@ inline void scoreRows(RowCount<kRows>, const KeyBlock<Products>& block, const ty
   int64_t linesAGroup = 0;
   if (ahead.next) {
     lines = {ahead.next, ahead.hasGaps() ? ahead.rowStride : kLineBytes, ahead.hasGaps() ? kLineBytes : kKeys * kLineBytes};
-    linesAGroup = kKeys * ahead.rowStride;
+    linesAGroup = kKeys * (ahead.hasGaps() ? ahead.rowStride : ahead.rowBytes);
+    ahead.askForRest(block.count);
   }
   for (int64_t key = 0; key < block.count; key += kKeys) {
     int64_t offsets[kKeys] = {};

@@ -18,7 +18,7 @@ struct DecodeState {
 // likewise with -Infinity. A NaN score is passed over by the maximum and reaches its weight and l.
 template <class Products>
 inline void softmaxRows(float* scores, int64_t rows, int64_t count, const DecodeState& state,
-                        typename Products::Weight* weights) {
+                        typename Products::Probability* weights) {
   constexpr int64_t W = Vec::kWidth;
   const int64_t end = roundUp(count, W), lanes = roundUp(rows, W);
   float* before = state.rescale;  // until its factor takes its place

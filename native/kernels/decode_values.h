@@ -11,25 +11,6 @@ constexpr int kValueVecs = Vec::kRegisters >= 32 ? 4 : 2;
 constexpr int64_t kValueBytes = 16 << 10;  // of V that stay in L1 while slices of channels take their turns
 constexpr int64_t kMinValueKeys = 8;
 
-// A block of values and what meets it.
-template <class Products>
-struct ValueBlock {
-  const typename Products::Stored* v;
-  int64_t stride, count, valueDim;
-  const typename Products::Weight* weights;  // [row][kDecodeBlock]
-  const float* rescale;                      // [row]
-  float* o;                                  // [row][channels]
-  int64_t channels;
-
-  ValueBlock atRow(int64_t row) const {
-    ValueBlock moved = *this;
-    moved.weights += row * kDecodeBlock;
-    moved.rescale += row;
-    moved.o += row * channels;
-    return moved;
-  }
-};
-
 // One register tile: channels [d, d + kVecs * width) of all keys of the block; `partial`: see loadValues.
 template <int kRows, int kVecs, class Products>
 SDPA_ALWAYS_INLINE void valueTile(const ValueBlock<Products>& block, int64_t d, int partial, LineCursor lines) {
@@ -38,11 +19,11 @@ SDPA_ALWAYS_INLINE void valueTile(const ValueBlock<Products>& block, int64_t d, 
   constexpr int W = Vec::kWidth;
   constexpr int kKeys = Products::kValueKeys;
   constexpr int64_t kLines = (kVecs * W * static_cast<int64_t>(sizeof(Stored)) * kKeys + kLineBytes - 1) / kLineBytes;
-  Vec acc[kRows][kVecs];
+  typename Products::Sum acc[kRows][kVecs];
 SDPA_UNROLL
   for (int r = 0; r < kRows; ++r) {
 SDPA_UNROLL
-    for (int i = 0; i < kVecs; ++i) acc[r][i] = Vec::zero();
+    for (int i = 0; i < kVecs; ++i) acc[r][i] = Products::Sum::zero();
   }
   const Stored* v = block.v + d;
   const typename Products::Weight *weights = block.weights, *end = weights + block.count;
@@ -66,7 +47,9 @@ SDPA_UNROLL
 SDPA_UNROLL
     for (int i = 0; i < kVecs; ++i) {
       float* place = block.o + r * block.channels + d + i * W;
-      Vec::fma(Vec::load(place), factor, acc[r][i]).store(place);
+      Vec sum = Products::total(acc[r][i]);
+      if constexpr (Products::kHasUnits) sum = sum * Vec::broadcast(block.units[r]);
+      Vec::fma(Vec::load(place), factor, sum).store(place);
     }
   }
 }
@@ -82,6 +65,7 @@ inline void valueRows(RowCount<kRows>, const ValueBlock<Products>& block, const 
   if (ahead.next) {
     lines = {ahead.next, kLineBytes, Products::kValueKeys * (ahead.hasGaps() ? ahead.rowStride : kWideBytes)};
     slice = ahead.hasGaps() ? kWideBytes : kWideBytes * block.count;
+    ahead.askForRest(block.count);
   }
   int64_t d = 0;
   for (; d + kWide <= block.valueDim; d += kWide) {

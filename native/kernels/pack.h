@@ -1,6 +1,7 @@
 // Storage dtype -> float32 panels. The only place, beside the decode kernel's loads, that knows a storage dtype.
 #pragma once
 
+#include "../int8_row.h"
 #include "../simd/half.h"
 #include "key_span.h"
 
@@ -37,21 +38,32 @@ inline void storeUpTo(Vec x, int64_t n, Half* out) {
   for (int64_t i = 0; i < n; ++i) fromFloat(lanes[i], out + i);
 }
 
+// What the numbers of a row of K or V are multiples of.
+template <class T>
+inline float rowScale(const T*, int64_t) {
+  return 1.0f;
+}
+inline float rowScale(const int8_t* row, int64_t dim) { return int8RowScale(row, dim); }
+
 // One stored value; for the rare paths that go element by element.
 inline float storedValue(const Problem& problem, const Sequence& sequence, int64_t kvHead, int64_t key, int64_t d) {
   if (problem.kvDType == kFloat16) return toFloat(spanAt<Float16>(problem, sequence, kvHead, key).v[d]);
   if (problem.kvDType == kBFloat16) return toFloat(spanAt<BFloat16>(problem, sequence, kvHead, key).v[d]);
+  if (problem.kvDType == kInt8) {
+    const int8_t* row = spanAt<int8_t>(problem, sequence, kvHead, key).v;
+    return static_cast<float>(row[d]) * int8RowScale(row, problem.valueDim);
+  }
   return spanAt<float>(problem, sequence, kvHead, key).v[d];
 }
 
-// out[d * outStride + r] = scale * rows[r][d] for r < width, d < depth. A null row gives zeros. width is a multiple of
+// out[d * outStride + r] = scales[r] * rows[r][d] for r < width, d < depth. A null row gives zeros. width is a multiple of
 // the vector width.
 template <class T>
-inline void packTransposed(const T* const* rows, int64_t width, int64_t depth, float scale, float* out,
+inline void packTransposed(const T* const* rows, int64_t width, int64_t depth, const float* scales, float* out,
                            int64_t outStride) {
   constexpr int W = Vec::kWidth;
-  const Vec factor = Vec::broadcast(scale);
   for (int64_t r = 0; r < width; r += W) {
+    const Vec factor = Vec::load(scales + r);
     for (int64_t d = 0; d < depth; d += W) {
       const int64_t n = minimum(W, depth - d);
       Vec block[W];
@@ -72,8 +84,12 @@ template <class T>
 inline void packKeys(const T* k, int64_t rowStride, int64_t begin, int64_t end, int64_t headDim, float* kPanels) {
   for (int64_t j = begin; j < end; j += kPanel) {
     const T* rows[kPanel];
-    for (int i = 0; i < kPanel; ++i) rows[i] = j + i < end ? k + (j - begin + i) * rowStride : nullptr;
-    packTransposed(rows, kPanel, headDim, 1.0f, kPanels + j * headDim, kPanel);
+    float scales[kPanel];
+    for (int i = 0; i < kPanel; ++i) {
+      rows[i] = j + i < end ? k + (j - begin + i) * rowStride : nullptr;
+      scales[i] = rows[i] ? rowScale(rows[i], headDim) : 1.0f;
+    }
+    packTransposed(rows, kPanel, headDim, scales, kPanels + j * headDim, kPanel);
   }
 }
 
@@ -86,8 +102,9 @@ inline bool packValues(const T* v, int64_t rowStride, int64_t begin, int64_t end
   Vec poison = Vec::zero();  // 0 * x is NaN exactly where x is not finite
   for (int64_t j = begin; j < end; ++j) {
     const T* row = v + (j - begin) * rowStride;
+    const Vec scale = Vec::broadcast(rowScale(row, valueDim));
     for (int64_t d = 0; d < roundUp(valueDim, kPanel); d += W) {
-      const Vec x = d < valueDim ? loadUpTo(row + d, valueDim - d) : Vec::zero();
+      const Vec x = d < valueDim ? loadUpTo(row + d, valueDim - d) * scale : Vec::zero();
       poison = Vec::fma(x, Vec::zero(), poison);
       x.store(vPanels + (d / kPanel) * (kKeyBlock * kPanel) + j * kPanel + d % kPanel);
     }

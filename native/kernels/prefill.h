@@ -47,10 +47,12 @@ struct Float32Prefill {
   template <class T>
   void packQuery(const QueryTile& tile, float* qT) const {
     const T* queryRows[kTileRows];
+    float scales[kTileRows];
     for (int64_t i = 0; i < tile.lanes; ++i) {
       queryRows[i] = i < tile.rows ? rows.queryRow<T>(tile.rowBegin + i) : nullptr;
+      scales[i] = problem.scale;
     }
-    packTransposed(queryRows, tile.lanes, problem.headDim, problem.scale, qT, tile.lanes);
+    packTransposed(queryRows, tile.lanes, problem.headDim, scales, qT, tile.lanes);
   }
 
   void packQuery(const QueryTile& tile, float* qT) const {
@@ -75,6 +77,7 @@ struct Float32Prefill {
     if (problem.kvDType == kFloat32) finiteValues = packBlockOf<float>(origin, begin, end);
     if (problem.kvDType == kFloat16) finiteValues = packBlockOf<Float16>(origin, begin, end);
     if (problem.kvDType == kBFloat16) finiteValues = packBlockOf<BFloat16>(origin, begin, end);
+    if (problem.kvDType == kInt8) finiteValues = packBlockOf<int8_t>(origin, begin, end);
     if (!finiteValues) removeNonFinite(begin, end);
   }
 

@@ -66,14 +66,14 @@ template <int kSlices, class T>
 inline void packKeyTiles(const T* k, int64_t rowStride, int64_t begin, int64_t end, int64_t headDim, uint16_t* tiles,
                          RangeCheck& range) {
   const int64_t steps = roundUp(headDim, kTileEdge) / kTileEdge;
-  const Vec one = Vec::broadcast(1.0f);
   for (int64_t key = begin; key < roundUp(end, kTileEdge); ++key) {
     uint16_t* place = tiles + key / kTileEdge * steps * tileBlockElements<kSlices>() +
                       key % kTileEdge / 16 * (kSlices * kTileElements) + key % 16 * kTileEdge;
     const T* source = k + (key - begin) * rowStride;
+    const Vec scale = Vec::broadcast(key < end ? rowScale(source, headDim) : 1.0f);
     for (int64_t step = 0; step < steps; ++step) {
       const int64_t d = step * kTileEdge;
-      const TileRow<kSlices> row = key < end ? loadRow<kSlices>(source + d, headDim - d, one, range)
+      const TileRow<kSlices> row = key < end ? loadRow<kSlices>(source + d, headDim - d, scale, range)
                                              : zeroRow<kSlices>();
       prefetchRow(source + kPackAhead * rowStride + d);
       for (int i = 0; i < kSlices; ++i) row.slice[i].store(place + i * kTileElements);
@@ -109,19 +109,19 @@ template <int kSlices, class T>
 inline void packValueTiles(const T* v, int64_t rowStride, int64_t begin, int64_t end, int64_t valueDim, uint16_t* tiles,
                            RangeCheck& range) {
   constexpr int64_t kChannelBlock = kKeyBlock / kTileEdge * tileBlockElements<kSlices>();
-  const Vec one = Vec::broadcast(1.0f);
+  const auto load = [&](const T* row, int64_t d) {
+    return loadRow<kSlices>(row + d, valueDim - d, Vec::broadcast(rowScale(row, valueDim)), range);
+  };
   for (int64_t key = begin; key < end; key += kTileEdge) {
     for (int64_t d = 0; d < valueDim; d += kTileEdge) {
       Pairs low[kSlices][16], high[kSlices][16];
       for (int pair = 0; pair < 16; ++pair) {
         const int64_t even = key + 2 * pair;
-        const T* row = v + (even - begin) * rowStride + d;
-        const TileRow<kSlices> first =
-            even < end ? loadRow<kSlices>(row, valueDim - d, one, range) : zeroRow<kSlices>();
-        const TileRow<kSlices> second =
-            even + 1 < end ? loadRow<kSlices>(row + rowStride, valueDim - d, one, range) : zeroRow<kSlices>();
-        prefetchRow(row + kPackAhead * rowStride);
-        prefetchRow(row + (kPackAhead + 1) * rowStride);
+        const T* row = v + (even - begin) * rowStride;
+        const TileRow<kSlices> first = even < end ? load(row, d) : zeroRow<kSlices>();
+        const TileRow<kSlices> second = even + 1 < end ? load(row + rowStride, d) : zeroRow<kSlices>();
+        prefetchRow(row + kPackAhead * rowStride + d);
+        prefetchRow(row + (kPackAhead + 1) * rowStride + d);
         for (int i = 0; i < kSlices; ++i) Pairs::zip(first.slice[i], second.slice[i], low[i][pair], high[i][pair]);
       }
       uint16_t* block = tiles + d / kTileEdge * kChannelBlock + key / kTileEdge * tileBlockElements<kSlices>();

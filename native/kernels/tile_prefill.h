@@ -109,6 +109,7 @@ struct TilePrefill {
     if (problem.kvDType == kFloat32) blockInRange = packBlockOf<float>(origin, begin, end);
     if (problem.kvDType == kFloat16) blockInRange = packBlockOf<Float16>(origin, begin, end);
     if (problem.kvDType == kBFloat16) blockInRange = packBlockOf<BFloat16>(origin, begin, end);
+    if (problem.kvDType == kInt8) blockInRange = packBlockOf<int8_t>(origin, begin, end);
     packedBegin = begin;
     packedEnd = end;
     exactPacked = false;

@@ -33,9 +33,9 @@ bool always(const CpuFeatures&) { return true; }
 const IsaRow kIsas[] = {
 #if defined(__x86_64__) || defined(_M_X64)
     {&sdpa_kernels_amx,
-     [](const CpuFeatures& cpu) { return hasAvx512(cpu) && cpu.amxTile && cpu.amxBf16 && requestAmx(); }, always},
+     [](const CpuFeatures& cpu) { return hasAvx512(cpu) && cpu.avx512Vnni && cpu.amxTile && cpu.amxBf16 && requestAmx(); }, always},
     // vdpbf16ps does twice the FMA rate on AMD's cores, half of it on Intel's.
-    {&sdpa_kernels_avx512bf16, [](const CpuFeatures& cpu) { return hasAvx512(cpu) && cpu.avx512Bf16; },
+    {&sdpa_kernels_avx512bf16, [](const CpuFeatures& cpu) { return hasAvx512(cpu) && cpu.avx512Vnni && cpu.avx512Bf16; },
      [](const CpuFeatures& cpu) { return strstr(cpu.brand, "AMD") != nullptr; }},
     {&sdpa_kernels_avx512, hasAvx512, always},
     {&sdpa_kernels_avx2, hasAvx2, always},

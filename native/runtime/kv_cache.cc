@@ -6,7 +6,7 @@
 // space for capacity() tokens from the start, so it grows by committing more of it and nothing ever moves.
 //
 // - Rows are padded to 64 bytes: aligned loads, and no vector straddles two cache lines. The padding is never
-//   written, and fresh memory is zero.
+//   written, and fresh memory is zero. Rows of int8 are not padded: half of a line would be lost to the scale of each.
 // - The heads of one side lie at one stride, so that a kernel addresses them as it does any tensor. Values start an odd
 //   number of cache lines after the keys modulo 4 KiB: at the same offset, key and value of a token would fall in one
 //   L1 set, and a store to one would falsely block loads from the other.
@@ -63,7 +63,7 @@ KvMemoryBytes kvMemoryBytes() {
 // Lays the regions out for `capacity` tokens; returns the bytes of address space they take, or -1 if absurd.
 int64_t KvCacheMemory::layOut(int64_t capacity) {
   // In double first: the product of five extents from outside may overflow anything else.
-  const double rowBytes = static_cast<double>(config_.headDim + config_.valueDim) * config_.elementBytes;
+  const double rowBytes = static_cast<double>(config_.headDim + config_.valueDim) * config_.elementBytes + 8;
   const double regions = 2.0 * static_cast<double>(config_.batch) * config_.numKvHeads;
   const double perToken = rowBytes + 2 * kRowAlignment;
   if (regions * (perToken * static_cast<double>(capacity) + kHugePageBytes) > static_cast<double>(kMaxRangeBytes)) {
@@ -72,7 +72,7 @@ int64_t KvCacheMemory::layOut(int64_t capacity) {
 
   const auto layOutSide = [&](int64_t dim, int64_t offset) {
     Side side;
-    side.rowBytes = roundUpTo(dim * config_.elementBytes, kRowAlignment);
+    side.rowBytes = roundUpTo(config_.rowBytes(dim), config_.isInt8 ? 4 : kRowAlignment);
     const int64_t bytes = capacity * side.rowBytes + kStaggerBytes;
     // Whole huge pages for regions that can fill some; small ones lie close together.
     const auto huge = static_cast<int64_t>(kHugePageBytes);
@@ -90,7 +90,7 @@ int64_t KvCacheMemory::layOut(int64_t capacity) {
 bool KvCacheMemory::reserveUnbounded() {
   const int64_t memory = static_cast<int64_t>(std::min<uint64_t>(physicalMemoryBytes(), kMaxRangeBytes));
   const int64_t budget = memory > 0 ? memory : kUnknownMemoryBytes;
-  const int64_t rowBytes = (config_.headDim + config_.valueDim) * config_.elementBytes;
+  const int64_t rowBytes = config_.rowBytes(config_.headDim) + config_.rowBytes(config_.valueDim);
   const int64_t fitting = budget / std::max<int64_t>(1, rowBytes) / std::max<int64_t>(1, heads());
   const int64_t smallest = std::max<int64_t>(1, static_cast<int64_t>(kCommitBytes) / rowBytes);
   int64_t capacity = std::max(smallest, std::min(kMaxUnboundedTokens, fitting));
@@ -183,11 +183,18 @@ void KvCacheMemory::copyRegion(void* context, int64_t region, int) {
   const KvSource& source = isKey ? *job.k : *job.v;
   const int64_t strideBytes = cache.sideOf(region).rowBytes;
   const int64_t dim = isKey ? cache.config_.headDim : cache.config_.valueDim;
-  const size_t rowBytes = static_cast<size_t>(dim * cache.config_.elementBytes);
+  const size_t rowBytes = static_cast<size_t>(cache.config_.rowBytes(dim));
   const uint8_t* from = static_cast<const uint8_t*>(source.data) +
                         index / cache.config_.numKvHeads * source.batchStrideBytes +
                         index % cache.config_.numKvHeads * source.headStrideBytes;
   uint8_t* to = cache.regionData(region) + cache.length_ * strideBytes;
+  if (cache.config_.isInt8 && !source.isStored) {
+    for (int64_t token = 0; token < job.tokens; ++token) {
+      quantiseRow(reinterpret_cast<const float*>(from + token * source.rowStrideBytes), dim,
+                  reinterpret_cast<int8_t*>(to + token * strideBytes));
+    }
+    return;
+  }
   if (source.rowStrideBytes == strideBytes && static_cast<int64_t>(rowBytes) == strideBytes) {
     memcpy(to, from, rowBytes * static_cast<size_t>(job.tokens));
     return;
@@ -195,6 +202,18 @@ void KvCacheMemory::copyRegion(void* context, int64_t region, int) {
   for (int64_t token = 0; token < job.tokens; ++token) {
     memcpy(to + token * strideBytes, from + token * source.rowStrideBytes, rowBytes);
   }
+}
+
+bool isQuantisable(const KvCacheConfig& config, const KvSource& source, int64_t tokens, int64_t dim) {
+  const uint8_t* const first = static_cast<const uint8_t*>(source.data);
+  for (int64_t head = 0; head < config.batch * config.numKvHeads; ++head) {
+    const uint8_t* rows = first + head / config.numKvHeads * source.batchStrideBytes +
+                          head % config.numKvHeads * source.headStrideBytes;
+    for (int64_t token = 0; token < tokens; ++token) {
+      if (!isFiniteRow(reinterpret_cast<const float*>(rows + token * source.rowStrideBytes), dim)) return false;
+    }
+  }
+  return true;
 }
 
 bool KvCacheMemory::append(const KvSource& k, const KvSource& v, int64_t tokens) {

@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 
+#include "int8_row.h"
 #include "virtual_memory.h"
 
 namespace sdpa {
@@ -12,8 +13,14 @@ struct KvCacheConfig {
   int64_t numKvHeads = 1;
   int64_t headDim = 1;       // elements of a key
   int64_t valueDim = 1;      // elements of a value
-  int64_t elementBytes = 4;  // of keys and values alike
+  int64_t elementBytes = 4;  // of keys and values alike, as they are appended
   int64_t maxLength = 0;     // tokens; 0 = as many as memory holds
+  bool isInt8 = false;       // float32 rows become rows of int8 (int8_row.h)
+
+  // Of a row of `dim` numbers as it is stored, without padding.
+  int64_t rowBytes(int64_t dim) const { return isInt8 ? int8RowBytes(dim) : dim * elementBytes; }
+  // What strides of stored rows count.
+  int64_t strideUnit() const { return isInt8 ? 1 : elementBytes; }
 };
 
 // Keys or values to append, [batch, numKvHeads, tokens, headDim or valueDim]; the last axis is contiguous.
@@ -22,7 +29,11 @@ struct KvSource {
   int64_t batchStrideBytes = 0;
   int64_t headStrideBytes = 0;
   int64_t rowStrideBytes = 0;
+  bool isStored = false;  // rows are as the cache stores them
 };
+
+// Whether an int8 cache can hold these rows: every number is finite.
+bool isQuantisable(const KvCacheConfig& config, const KvSource& source, int64_t tokens, int64_t dim);
 
 // Memory committed for all caches of this process.
 struct KvMemoryBytes {

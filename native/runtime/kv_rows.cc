@@ -31,7 +31,7 @@ void forEachRun(const KvTokens& tokens, int64_t first, int64_t count, Fn fn) {
 
 // Of a row without padding.
 int64_t rowBytesOf(const KvCacheConfig& config, bool values) {
-  return (values ? config.valueDim : config.headDim) * config.elementBytes;
+  return config.rowBytes(values ? config.valueDim : config.headDim);
 }
 
 }  // namespace

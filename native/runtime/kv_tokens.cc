@@ -32,7 +32,7 @@ KvSource rowsOf(const KvCacheMemory& memory, bool values, int64_t row) {
   const int64_t rowBytes = values ? memory.vRowStrideBytes() : memory.kRowStrideBytes();
   const int64_t headBytes = values ? memory.vHeadStrideBytes() : memory.kHeadStrideBytes();
   const uint8_t* first = values ? memory.vRow(0, 0) : memory.kRow(0, 0);
-  return {first + row * rowBytes, headBytes * memory.config().numKvHeads, headBytes, rowBytes};
+  return {first + row * rowBytes, headBytes * memory.config().numKvHeads, headBytes, rowBytes, true};
 }
 
 KvSource from(const KvSource& source, int64_t row) {
@@ -214,7 +214,7 @@ bool KvTokens::keep(int64_t begin, const int64_t* indices, int64_t count) {
   // The rows are gathered aside first: they may move over one another.
   const KvCacheConfig& c = config_;
   const int64_t heads = c.batch * c.numKvHeads;
-  const int64_t kBytes = c.headDim * c.elementBytes, vBytes = c.valueDim * c.elementBytes;
+  const int64_t kBytes = c.rowBytes(c.headDim), vBytes = c.rowBytes(c.valueDim);
   std::unique_ptr<uint8_t[]> rows(new (std::nothrow) uint8_t[static_cast<size_t>(heads * count * (kBytes + vBytes) + 1)]);
   if (!rows) return false;
   uint8_t* const keys = rows.get();
@@ -226,8 +226,8 @@ bool KvTokens::keep(int64_t begin, const int64_t* indices, int64_t count) {
       copyRows(true, b, h, row, row + 1, values + (head * count + i) * vBytes);
     }
   }
-  const KvSource k{keys, c.numKvHeads * count * kBytes, count * kBytes, kBytes};
-  const KvSource v{values, c.numKvHeads * count * vBytes, count * vBytes, vBytes};
+  const KvSource k{keys, c.numKvHeads * count * kBytes, count * kBytes, kBytes, true};
+  const KvSource v{values, c.numKvHeads * count * vBytes, count * vBytes, vBytes, true};
   const Segment& tail = segments_.back();
   if (begin < tail.begin || tail.memory.use_count() > 1) {
     Segment next = makeSegment(begin, count);
@@ -244,12 +244,12 @@ void KvTokens::appendRuns(int64_t batch, std::vector<KeyRun>& runs) const {
   for (const Segment& segment : segments_) {
     const KvCacheMemory& memory = *segment.memory;
     runs.push_back({segment.begin, segment.end(), memory.kRow(batch, 0), memory.vRow(batch, 0),
-                    memory.kHeadStrideBytes() / config_.elementBytes, memory.vHeadStrideBytes() / config_.elementBytes});
+                    memory.kHeadStrideBytes() / config_.strideUnit(), memory.vHeadStrideBytes() / config_.strideUnit()});
   }
 }
 
 void KvTokens::copyRows(bool values, int64_t batch, int64_t head, int64_t begin, int64_t end, uint8_t* out) const {
-  const int64_t bytes = (values ? config_.valueDim : config_.headDim) * config_.elementBytes;
+  const int64_t bytes = config_.rowBytes(values ? config_.valueDim : config_.headDim);
   for (const Segment& segment : segments_) {
     const KvCacheMemory& memory = *segment.memory;
     const uint8_t* rows = values ? memory.vRow(batch, head) : memory.kRow(batch, head);

@@ -75,7 +75,7 @@ class KvTokens {
   // The runs of a batch entry, in order.
   void appendRuns(int64_t batch, std::vector<KeyRun>& runs) const;
 
-  // Copies the kept rows [begin, end) of a head: of sinkTokens and of [keptBegin, length).
+  // Copies the kept rows [begin, end) of a head as they are stored: of sinkTokens and of [keptBegin, length).
   void copyRows(bool values, int64_t batch, int64_t head, int64_t begin, int64_t end, uint8_t* out) const;
 
  private:

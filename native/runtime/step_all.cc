@@ -52,7 +52,7 @@ void pointAtCaches(Problem& problem, std::vector<Sequence>& sequences, const std
     sequence.numRuns = static_cast<int64_t>(firstRun[i + 1] - firstRun[i]);
     sequence.keptBegin = caches[i]->keptBegin();
   }
-  const int64_t bytes = caches[0]->config().elementBytes;
+  const int64_t bytes = caches[0]->config().strideUnit();
   problem.kRowStride = caches[0]->kRowStrideBytes() / bytes;
   problem.vRowStride = caches[0]->vRowStrideBytes() / bytes;
   if (problem.windowLeft >= kOpen) problem.sinkTokens = 0;  // nothing is hidden that they could show

@@ -21,6 +21,9 @@ inline float fromBits(uint32_t bits) {
   return x;
 }
 
+inline float toFloat(float x) { return x; }
+inline float toFloat(int8_t x) { return static_cast<float>(x); }
+
 inline float toFloat(BFloat16 x) { return fromBits(static_cast<uint32_t>(x.bits) << 16); }
 
 inline float toFloat(Float16 x) {

@@ -48,6 +48,15 @@ struct Pairs {
     low.raw = _mm512_permutex2var_ps(l, first, h);
     high.raw = _mm512_permutex2var_ps(l, second, h);
   }
+  // Numbers of `count` channels, in the order of zip by 32 -> in order.
+  static void orderChannels(float* o, int64_t count) {
+    for (int64_t i = 0; i < count; i += 32) {
+      Vec low = Vec::load(o + i), high = Vec::load(o + i + 16);
+      unzip(low, high);
+      low.store(o + i);
+      high.store(o + i + 16);
+    }
+  }
   static int lowChannel(int j) { return j / 4 * 8 + j % 4; }
 };
 

@@ -29,10 +29,16 @@ struct Vec {
     return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
   }
   static Vec load(const BFloat16* p) { return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static Vec load(const int8_t* p) { return toFloats(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))); }
   // The first n < kWidth elements, zeros behind them; nothing past them is read.
   static Vec loadPartial(const float* p, int n) { return {_mm256_maskload_ps(p, firstLanes(n))}; }
   static Vec loadPartial(const Float16* p, int n) { return {_mm256_cvtph_ps(loadHalves(p, n))}; }
   static Vec loadPartial(const BFloat16* p, int n) { return widen(loadHalves(p, n)); }
+  static Vec loadPartial(const int8_t* p, int n) {
+    int64_t bytes = 0;
+    memcpy(&bytes, p, static_cast<size_t>(n));
+    return toFloats(_mm_cvtsi64_si128(bytes));
+  }
 
   void store(float* p) const { _mm256_storeu_ps(p, raw); }
   // Rounded to nearest even; NaN stays NaN.
@@ -115,6 +121,7 @@ SDPA_UNROLL
   }
 
  private:
+  static Vec toFloats(__m128i bytes) { return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))}; }
   static __m256i firstLanes(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }

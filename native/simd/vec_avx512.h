@@ -29,12 +29,14 @@ struct Vec {
   static Vec load(const BFloat16* p) {
     return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
+  static Vec load(const int8_t* p) { return toFloats(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   // The first n < kWidth elements, zeros behind them; nothing past them is read.
   static Vec loadPartial(const float* p, int n) { return {_mm512_maskz_loadu_ps(firstLanes(n), p)}; }
   static Vec loadPartial(const Float16* p, int n) {
     return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(firstLanes(n), p))};
   }
   static Vec loadPartial(const BFloat16* p, int n) { return widen(_mm256_maskz_loadu_epi16(firstLanes(n), p)); }
+  static Vec loadPartial(const int8_t* p, int n) { return toFloats(_mm_maskz_loadu_epi8(firstLanes(n), p)); }
 
   void store(float* p) const { _mm512_storeu_ps(p, raw); }
   // Rounded to nearest even; NaN stays NaN.
@@ -122,6 +124,7 @@ struct Vec {
   static Vec widen(__m256i halves) {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
   }
+  static Vec toFloats(__m128i bytes) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))}; }
   template <int kControl>
   static __m512 shuffle(__m512 a, __m512 b) {
     return _mm512_shuffle_ps(a, b, kControl);

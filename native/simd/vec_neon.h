@@ -30,6 +30,12 @@ struct Vec {
   static Vec load(const BFloat16* p) {
     return {vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p)), 16))};
   }
+  static Vec load(const int8_t* p) {
+    int32_t bytes;
+    memcpy(&bytes, p, sizeof bytes);
+    const int16x8_t words = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(bytes)));
+    return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(words)))};
+  }
   // The first n < kWidth elements, zeros behind them; nothing past them is read.
   template <class T>
   static Vec loadPartial(const T* p, int n) {

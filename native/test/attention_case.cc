@@ -107,6 +107,13 @@ void Values::set(int64_t index, float value) {
   floats[i] = get(index);
 }
 
+void Values::setRow(int64_t first, const std::vector<float>& numbers) {
+  int8_t* row = reinterpret_cast<int8_t*>(bytes.data() + first);
+  const int64_t dim = static_cast<int64_t>(numbers.size());
+  quantiseRow(numbers.data(), dim, row);
+  restoreRow(row, dim, floats.data() + first);
+}
+
 float Values::get(int64_t index) const {
   const size_t i = static_cast<size_t>(index);
   if (dtype == kFloat16) return toFloat(reinterpret_cast<const Float16*>(bytes.data())[i]);

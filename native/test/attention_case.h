@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "../int8_row.h"
 #include "../problem.h"
 #include "guard_page.h"
 
@@ -64,6 +65,8 @@ class Random {
   uint64_t state_;
 };
 
+inline int64_t elementBytes(DType dtype) { return dtype == kFloat32 ? 4 : dtype == kInt8 ? 1 : 2; }
+
 // Values of one dtype that touch a guard page, and the same values as float32.
 struct Values {
   DType dtype;
@@ -72,14 +75,15 @@ struct Values {
 
   Values(DType type, int64_t count, GuardSide side)
       : dtype(type),
-        bytes(static_cast<size_t>(count) * (type == kFloat32 ? 4 : 2), side),
+        bytes(static_cast<size_t>(count * elementBytes(type)), side),
         floats(static_cast<size_t>(count), NAN) {}
 
   void set(int64_t index, float value);  // rounds to the dtype
+  void setRow(int64_t first, const std::vector<float>& numbers);  // of int8
   float get(int64_t index) const;
   void poison() { memset(bytes.data(), 0xFF, bytes.size()); }  // NaN in every dtype
   bool isPoison(int64_t index) const {
-    const size_t size = dtype == kFloat32 ? 4 : 2;
+    const size_t size = static_cast<size_t>(elementBytes(dtype));
     for (size_t i = 0; i < size; ++i) {
       if (bytes[static_cast<size_t>(index) * size + i] != 0xFF) return false;
     }
@@ -93,14 +97,24 @@ struct TokenTensor {
   Values values;
 
   TokenTensor(DType dtype, int64_t heads, int64_t tokens, int64_t dim, int64_t padding, GuardSide side)
-      : rowStride(dim + padding),
+      : rowStride(rowElements(dtype, dim) + (dtype == kInt8 ? 4 * padding : padding)),
         headStride((tokens + padding) * rowStride),
-        values(dtype, tokens ? (heads - 1) * headStride + (tokens - 1) * rowStride + dim : 0, side) {}
+        values(dtype, tokens ? (heads - 1) * headStride + (tokens - 1) * rowStride + rowElements(dtype, dim) : 0, side) {}
+
+  // Rows of int8 end with their scale.
+  static int64_t rowElements(DType dtype, int64_t dim) { return dtype == kInt8 ? int8RowBytes(dim) : dim; }
 
   void fill(int64_t heads, int64_t tokens, int64_t dim, Random& random) {
     for (int64_t h = 0; h < heads; ++h) {
       for (int64_t t = 0; t < tokens; ++t) {
-        for (int64_t d = 0; d < dim; ++d) values.set(h * headStride + t * rowStride + d, random.normal());
+        const int64_t row = h * headStride + t * rowStride;
+        std::vector<float> numbers(static_cast<size_t>(dim));
+        for (float& x : numbers) x = random.normal();
+        if (values.dtype == kInt8) {
+          values.setRow(row, numbers);
+        } else {
+          for (int64_t d = 0; d < dim; ++d) values.set(row + d, numbers[static_cast<size_t>(d)]);
+        }
       }
     }
   }

@@ -137,6 +137,8 @@ const Option kOptions[] = {
     [](AttentionCase& c) { c.qDType = sdpa::kFloat16, c.kvDType = sdpa::kFloat16; },
     [](AttentionCase& c) { c.qDType = sdpa::kBFloat16, c.kvDType = sdpa::kBFloat16; },
     [](AttentionCase& c) { c.kvDType = sdpa::kBFloat16; },
+    [](AttentionCase& c) { c.kvDType = sdpa::kInt8; },
+    [](AttentionCase& c) { c.qDType = sdpa::kBFloat16, c.kvDType = sdpa::kInt8; },
     [](AttentionCase& c) { c.padding = 5; },
     [](AttentionCase& c) { c.sequences.push_back({3, 70}), c.sequences.push_back({c.sequences[0].qLen, 11}); },
     [](AttentionCase& c) { c.scoreScale = 60.0f; },

@@ -26,9 +26,9 @@ inline bool isVisible(const AttentionInstance& a, int64_t s, int64_t head, int64
   return true;
 }
 
-// The score of one visible key; -Infinity where the bias masks it.
-template <class Real>
-Real naiveScore(const AttentionInstance& a, int64_t s, int64_t head, int64_t i, int64_t j) {
+// The score of one visible key; -Infinity where the bias masks it. `rounded`: see naiveRow.
+template <class Real, class Rounding>
+Real naiveScore(const AttentionInstance& a, int64_t s, int64_t head, int64_t i, int64_t j, Rounding rounded) {
   const AttentionCase& c = a.spec;
   Real biasValue = 0;
   if (a.bias.values) {
@@ -40,7 +40,7 @@ Real naiveScore(const AttentionInstance& a, int64_t s, int64_t head, int64_t i, 
   const float* q = a.q->values.floats.data() + a.qRow(s, head, i);
   const float* k = a.k->values.floats.data() + a.kRow(s, head / c.groupSize, j);
   Real score = 0;
-  for (int64_t d = 0; d < c.headDim; ++d) score += static_cast<Real>(q[d]) * static_cast<Real>(k[d]);
+  for (int64_t d = 0; d < c.headDim; ++d) score += static_cast<Real>(q[d]) * rounded(static_cast<Real>(k[d]));
   score *= static_cast<Real>(a.problem.scale);
   if (c.softcap != 0.0f) score = c.softcap * std::tanh(score / c.softcap);
   if (a.alibi) {
@@ -51,7 +51,7 @@ Real naiveScore(const AttentionInstance& a, int64_t s, int64_t head, int64_t i, 
 }
 
 // One row of out and lse; returns the largest |score| among the keys that matter (0 if there is none). `rounded` is what
-// becomes of a weight before it meets its value.
+// becomes of a weight before it meets its value, and of keys and values that are in no float dtype.
 template <class Real, class Rounding>
 double naiveRow(const AttentionInstance& a, int64_t s, int64_t head, int64_t i, Real* out, Real* lse, Rounding rounded) {
   const AttentionCase& c = a.spec;
@@ -62,7 +62,7 @@ double naiveRow(const AttentionInstance& a, int64_t s, int64_t head, int64_t i, 
   double largest = 0;
   for (int64_t j = 0; j < kvLen; ++j) {
     if (!isVisible(a, s, head, i, j)) continue;
-    const Real score = naiveScore<Real>(a, s, head, i, j);
+    const Real score = naiveScore<Real>(a, s, head, i, j, rounded);
     if (score == -static_cast<Real>(INFINITY)) continue;
     scores.push_back({j, score});
     m = score > m || score != score ? score : m;
@@ -72,7 +72,7 @@ double naiveRow(const AttentionInstance& a, int64_t s, int64_t head, int64_t i, 
   for (const auto& [j, score] : scores) {
     const Real weight = std::exp(score - m);
     const float* v = a.v->values.floats.data() + a.vRow(s, head / c.groupSize, j);
-    for (int64_t d = 0; d < c.valueDim; ++d) out[d] += rounded(weight) * static_cast<Real>(v[d]);
+    for (int64_t d = 0; d < c.valueDim; ++d) out[d] += rounded(weight) * rounded(static_cast<Real>(v[d]));
     l += weight;
     if (weight > Real{1e-9}) largest = std::max(largest, static_cast<double>(std::fabs(score)));
   }

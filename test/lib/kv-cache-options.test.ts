@@ -40,7 +40,7 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     refused({ ...good, maxLen: 8 }, OptionError, "'maxLen'", "did you mean 'maxLength'");
     refused({ ...good, numHeads: 8 }, OptionError, "'numHeads'", "did you mean 'numKvHeads'");
     refused({ ...good, dtype: 'float64' }, DTypeError, "'float64'");
-    refused({ ...good, dtype: 'int32' }, DTypeError, 'float32, float16 or bfloat16', "'int32'");
+    refused({ ...good, dtype: 'int32' }, DTypeError, 'float32, float16, bfloat16 or int8', "'int32'");
     refused({ ...good, backend: 'gpu' }, OptionError, "'auto', 'native', 'reference'");
   });
 

@@ -95,6 +95,8 @@ describe.each(pairs)('saved by $from, loaded by $to', ({ from, to }) => {
     ['an exact maxLength', { maxLength: 64 }, [64]],
     ['float16', { dtype: 'float16' }, [70]],
     ['bfloat16', { dtype: 'bfloat16' }, [70]],
+    ['int8', { dtype: 'int8' }, [70]],
+    ['int8 in a window', { dtype: 'int8', window: 50, sinkTokens: 3 }, [70, 200, 300]],
     ['a window that has everything', { window: 100, sinkTokens: 3 }, [60]],
     ['a window and sinks, with a gap', { window: 300, sinkTokens: 4 }, [500, 500, 1, 500]],
     ['a window without sinks', { window: 100 }, [400, 400, 1, 1]],
