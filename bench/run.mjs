@@ -1,6 +1,7 @@
 // Runs the suites named on the command line, or all:
-//   node bench/run.mjs [ladder] [prefill] [decode] [step] [step-all] [ragged] [errors] [memory] [contention] [save]
-// Those that can be narrowed down are: node bench/run.mjs prefill errors [--isa NAME] [--dtype NAME] [--precision NAME]
+//   node bench/run.mjs [ladder] [prefill] [decode] [step] [step-all] [ragged] [errors] [adversarial] [memory]
+//     [contention] [save]
+// Narrowed down: node bench/run.mjs prefill errors adversarial [--isa NAME] [--dtype NAME] [--precision NAME]
 import { parseArgs } from 'node:util';
 import { backendInfo } from '../dist/index.js';
 import { arePagesChosen, restartInHugePages } from './huge-pages.mjs';
@@ -15,6 +16,7 @@ const SUITES = [
   'step-all',
   'ragged',
   'errors',
+  'adversarial',
   'memory',
   'contention',
   'save',

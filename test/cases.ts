@@ -411,6 +411,20 @@ add('bias of the lowest float32, decode', 'the same', DECODE, {
   options: () => ({ bias: Tensor.full([1], lowest) }),
 });
 
+/** Makes q (1, 0, 0, …), so that the score of key j, unscaled, is its first channel: what `size` says. */
+const setScores =
+  (size: (j: number, kvLen: number) => number) =>
+  ({ q, k }: Inputs): void => {
+    const one = Tensor.full([1], 1, { dtype: q.dtype }).data[0];
+    q.data.fill(0);
+    for (let i = 0; i < q.size; i += q.shape[3]) q.data[i] = one;
+    const { data } = new Tensor(
+      Float32Array.from({ length: k.shape[2] }, (_, j) => size(j, k.shape[2])),
+      [k.shape[2]],
+    ).to(k.dtype);
+    for (let i = 0; i < k.size; i += k.shape[3]) k.data[i] = data[Math.floor(i / k.shape[3]) % k.shape[2]];
+  };
+
 /** Sets all channels of key j of every entry and head. */
 function fillRow(x: Tensor, j: number, value: number): void {
   const [batch, heads, , dim] = x.shape;
@@ -472,38 +486,38 @@ for (const [at, base] of Object.entries({ prefill: SMALL, decode: DECODE })) {
       },
     });
   }
-  const bySize =
-    (size: (j: number, kvLen: number) => number) =>
-    ({ q, k }: Inputs): void => {
-      // q is (1, 0, 0, …), so that the score of key j is its first channel.
-      q.data.fill(0);
-      for (let i = 0; i < q.size; i += q.shape[3]) q.data[i] = 1;
-      for (let i = 0; i < k.size; i += k.shape[3])
-        k.data[i] = size(Math.floor(i / k.shape[3]) % k.shape[2], k.shape[2]);
-    };
   const raw = (): AttentionOptions => ({ scale: 1 });
   add(`${at}: growing maxima`, 'each tile of keys rescales all before it', base, {
     options: raw,
-    spoil: bySize((j) => 3 * j),
+    spoil: setScores((j) => 3 * j),
   });
-  add(`${at}: falling maxima`, 'the first key wins', base, { options: raw, spoil: bySize((j) => -3 * j) });
+  add(`${at}: falling maxima`, 'the first key wins', base, { options: raw, spoil: setScores((j) => -3 * j) });
   add(`${at}: one huge late score`, 'all that was summed up vanishes', base, {
     options: raw,
-    spoil: bySize((j, n) => (j === n - 2 ? 300 : 0)),
+    spoil: setScores((j, n) => (j === n - 2 ? 300 : 0)),
   });
-  add(`${at}: all scores equal`, 'the mean of v', base, { options: raw, spoil: bySize(() => 2) });
+  add(`${at}: all scores equal`, 'the mean of v', base, { options: raw, spoil: setScores(() => 2) });
   add(`${at}: scores of ±1e4`, 'exp of the difference to the maximum only', base, {
     options: raw,
-    spoil: bySize((j) => (j % 2 === 0 ? 1e4 : -1e4) + j / 64),
+    spoil: setScores((j) => (j % 2 === 0 ? 1e4 : -1e4) + j / 64),
   });
   add(`${at}: scores of -1e30`, 'a very low score is not a masked one', base, {
     options: raw,
-    spoil: bySize(() => -1e30),
+    spoil: setScores(() => -1e30),
   });
   add(`${at}: scores 60 times larger`, 'a lazy maximum is not enough', base, {
     options: () => ({ scale: 60 / Math.sqrt(24) }),
   });
 }
+
+/** Each way of multiplying that an ISA may have. */
+const PATHS = [
+  ['float32', 'highest'],
+  ['float32', 'high'],
+  ['float32', 'medium'],
+  ['float16', 'highest'],
+  ['bfloat16', 'highest'],
+] as const;
 
 /** Numbers at the edges of what a kernel that cuts its inputs into bfloat16 slices can hold, in each tensor. */
 function addRanges(): void {
@@ -513,12 +527,7 @@ function addRanges(): void {
     const x = inputs[tensor];
     x.data[x.offset + 5 * x.strides[2] + 3] = Tensor.full([1], value, { dtype: x.dtype }).data[0];
   };
-  const precisions = ['highest', 'high', 'medium'] as const;
-  for (const [dtype, precision] of [
-    ...precisions.map((precision) => ['float32', precision] as const),
-    ['float16', 'highest'] as const,
-    ['bfloat16', 'highest'] as const,
-  ]) {
+  for (const [dtype, precision] of PATHS) {
     const edges = dtype === 'float16' ? [65504, 6e-8] : [2 ** 60, 2 ** 61, 2 ** -100, 2 ** -101, 1e-40];
     const options = (): AttentionOptions => ({ causal: true, precision });
     const name = precision === 'highest' ? dtype : `${dtype} ${precision}`;
@@ -547,6 +556,54 @@ function addRanges(): void {
   }
 }
 addRanges();
+
+/** Scores on which a softmax goes wrong or slows down, by every path that multiplies. */
+function addAdversarialScores(): void {
+  const why = 'no path may leave its error bound';
+  // Few lie halfway between two bfloat16 numbers: precision 'medium' rounds to nearest, and says nothing of ties.
+  const scores: Record<string, (j: number, kvLen: number) => number> = {
+    'growing maxima': (j) => 0.3 * j,
+    'falling maxima': (j) => -0.3 * j,
+    'one huge late score': (j, n) => (j === n - 2 ? 300 : 0),
+    'all scores equal': () => 2,
+    'scores of ±1e4': (j) => (j % 2 === 0 ? 1e4 : -1e4),
+    'subnormal weights': (j) => (j % 64 === 0 ? 0 : -88 - (j % 16)),
+  };
+  const bases: Record<string, Partial<Shape>> = {
+    prefill: { batch: 1, qLen: 60, kvLen: 300, headDim: 40 },
+    decode: { ...DECODE, batch: 1, qLen: 3 },
+  };
+  for (const [at, base] of Object.entries(bases)) {
+    for (const [dtype, precision] of PATHS) {
+      const name = `${at}, ${dtype} ${precision}`;
+      const options = (): AttentionOptions => ({ causal: true, precision });
+      for (const [kind, size] of Object.entries(scores)) {
+        add(`adversarial: ${kind}, ${name}`, why, base, {
+          dtype,
+          options: () => ({ ...options(), scale: 1 }),
+          spoil: setScores(size),
+        });
+      }
+      const tiny = dtype === 'float16' ? 2 ** -16 : 2 ** -128;
+      for (const tensor of ['q', 'k', 'v'] as const) {
+        add(`adversarial: subnormal ${tensor}, ${name}`, why, base, {
+          dtype,
+          options,
+          spoil: (inputs) => {
+            const x = inputs[tensor];
+            x.data.set(
+              new Tensor(
+                x.toFloat32Array().map((y) => y * tiny),
+                x.shape,
+              ).to(dtype).data,
+            );
+          },
+        });
+      }
+    }
+  }
+}
+addAdversarialScores();
 
 /** All cases. */
 export const CASES: readonly Case[] = list;
