@@ -39,6 +39,7 @@ const CASES = {
     const [from, to] = [Buffer.alloc(GIB, 1), Buffer.alloc(GIB, 2)];
     return { result: 0, run: () => from.copy(to) };
   },
+  'new bytes': async () => ({ result: 1, run: () => Buffer.alloc(GIB, 1) }),
   append: async () => ({ result: 1, run: makeCache }),
   save: async () => {
     const cache = makeCache();
@@ -62,11 +63,15 @@ const CASES = {
   },
 };
 
+async function warmUp(run) {
+  const result = await run();
+  if (result instanceof KVCache) result.dispose();
+}
+
 async function runCase(name) {
   try {
     const { result, run } = await CASES[name]();
-    const first = await run();
-    if (first instanceof KVCache) first.dispose();
+    await warmUp(run);
     await new Promise(setImmediate);
     globalThis.gc();
     const before = forgetPeak();

@@ -108,7 +108,16 @@ describe.each(pairs)('saved by $from, loaded by $to', ({ from, to }) => {
     const loaded = reload(cache);
     expectSameRows(cache, loaded);
     expectSameBytes(keep(KVCache.load(loaded.save(), { backend: from })).save(), loaded.save());
+    expectSameBytes(keep(loaded.fork()).save(), loaded.save());
     if (appends.length === 0) expect(loaded.keys().shape).toEqual([2, 2, 0, 24]);
+  });
+
+  test('the gap that a window left stays hidden when queries go back to it', () => {
+    const cache = makeCache({ window: 300, sinkTokens: 4, backend: from }, 500, 500, 1, 500);
+    const loaded = reload(cache);
+    for (const each of [cache, loaded]) append(each.truncate(600), 0);
+    for (const queries of [1, 5, 40])
+      expectSame(loaded.attend(queriesOf(queries)), cache.attend(queriesOf(queries)), false);
   });
 
   test('the layout comes with it', () => {
