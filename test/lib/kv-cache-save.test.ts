@@ -112,6 +112,16 @@ describe.each(pairs)('saved by $from, loaded by $to', ({ from, to }) => {
     if (appends.length === 0) expect(loaded.keys().shape).toEqual([2, 2, 0, 24]);
   });
 
+  test('rows of int8 that no word divides', () => {
+    const cache = keep(
+      new KVCache({ numKvHeads: 3, headDim: 19, valueDim: 5, dtype: 'int8', backend: from }),
+    );
+    cache.append(Tensor.randn([3, 33, 19], { seed: 1 }), Tensor.randn([3, 33, 5], { seed: 2 }));
+    const loaded = reload(cache);
+    expectSameRows(cache, loaded);
+    expectSameBytes(loaded.save(), cache.save());
+  });
+
   test('the gap that a window left stays hidden when queries go back to it', () => {
     const cache = makeCache({ window: 300, sinkTokens: 4, backend: from }, 500, 500, 1, 500);
     const loaded = reload(cache);
