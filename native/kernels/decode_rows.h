@@ -8,6 +8,39 @@
 namespace sdpa {
 namespace {
 
+// The query tiles of a decode task. Few of them meet a block of keys, so that packing it counts: while they do, the next
+// block is asked for.
+struct DecodeTiles {
+  const DecodeTask& task;
+  const PrefillRows& rows;
+  Float32Queries& queries;
+
+  void packBlock(int64_t origin, int64_t begin, int64_t end) const { queries.packBlock(origin, begin, end); }
+
+  void attend(const QueryTile& tile, int64_t origin, int64_t begin, int64_t end) const {
+    Ahead ahead;
+    const DType dtype = rows.problem.kvDType;
+    if (dtype == kFloat32) askForKeys<float>(tile, origin + kKeyBlock, ahead);
+    if (dtype == kFloat16) askForKeys<Float16>(tile, origin + kKeyBlock, ahead);
+    if (dtype == kBFloat16) askForKeys<BFloat16>(tile, origin + kKeyBlock, ahead);
+    queries.kernel.attend(tile, queries.of(tile), origin, begin, end, &ahead);
+  }
+
+  // This tile's part of the block at `origin`.
+  template <class T>
+  void askForKeys(const QueryTile& tile, int64_t origin, Ahead& ahead) const {
+    const int64_t keys = minimum(kKeyBlock, task.keyEnd - origin);
+    if (keys <= 0) return;
+    const int64_t numTiles = (rows.task.rowEnd + rows.tileRows - 1) / rows.tileRows, part = tile.lane / rows.tileRows;
+    forEachSpan<T>(rows.problem, rows.sequence, task.kvHead, origin, keys * part / numTiles, keys * (part + 1) / numTiles,
+                   [&](const KeySpan<T>& span, int64_t from, int64_t to) {
+                     const int64_t bytes = (to - from) * static_cast<int64_t>(sizeof(T));
+                     ahead.add(span.k, bytes * span.kRowStride);
+                     ahead.add(span.v, bytes * span.vRowStride);
+                   });
+  }
+};
+
 inline void decodePacked(const Problem& problem, const DecodeTask& task, void* scratchMemory) {
   const int64_t rows = problem.sequences[task.sequence].qLen * problem.groupSize;
   const PrefillTask rowTask{task.sequence, task.kvHead, 0, rows};
@@ -17,7 +50,8 @@ inline void decodePacked(const Problem& problem, const DecodeTask& task, void* s
     scratch.rows.initialise(tile, false);
     scratch.queries.pack(tile);
   });
-  scratch.rows.walkKeys(scratch.queries, kPanel, task.keyBegin, task.keyEnd);
+  const DecodeTiles tiles{task, scratch.rows, scratch.queries};
+  scratch.rows.walkKeys(tiles, kPanel, task.keyBegin, task.keyEnd);
   scratch.rows.storePartial(task.partial);
 }
 

@@ -11,8 +11,8 @@ namespace sdpa {
 namespace {
 
 constexpr KernelTable kernelTableOf(const char* isa) {
-  return {isa,         kTileRows,         prefillScratchBytes, prefill,  decodeScratchBytes, decode,
-          decodeMerge, statsScratchBytes, stats,               fmaProbe, readProbe,          nullptr};
+  return {isa,         kTileRows,         prefillScratchBytes, prefill,  decodeRowsScratchBytes, decodeRows,
+          decodeMerge, statsScratchBytes, stats,               fmaProbe, readProbe,              nullptr};
 }
 
 }  // namespace

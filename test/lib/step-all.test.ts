@@ -159,6 +159,25 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     },
   );
 
+  test('writes nothing but its result, wherever that lies', () => {
+    for (const dtype of ['float32', 'bfloat16'] as const) {
+      const { caches, q, k, v } = family(30, 700, { dtype }, 2);
+      const twins = caches.map((cache) => cache.fork());
+      const whole = Tensor.full([30, 16, 2, 32], 7, { dtype });
+      const out = whole.slice(1, 4, 12).slice(3, 8, 24);
+      KVCache.stepAll(caches, q, k, v, { out });
+      expect(out.toArray()).toEqual(KVCache.stepAll(twins, q, k, v).toArray());
+      for (const rest of [
+        whole.slice(1, 0, 4),
+        whole.slice(1, 12),
+        whole.slice(3, 0, 8),
+        whole.slice(3, 24),
+      ]) {
+        expect(rest.toFloat32Array().every((x) => x === 7)).toBe(true);
+      }
+    }
+  });
+
   test('the number of threads changes no bit', () => {
     const { caches, q, k, v } = family(9, 3000);
     const outs = [1, 2, 3].map((threads) => {
@@ -180,6 +199,24 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     const [q, k, v] = [random([3, 2, 1, 16]), random([3, 2, 1, 16]), random([3, 2, 1, 16])];
     const out = KVCache.stepAll(caches, q, k, v, { queryOffset: 127 });
     expect(out.toFloat32Array().every(Number.isFinite)).toBe(true);
+  });
+
+  test('values of many rows that are not finite reach those that see them, and no others', () => {
+    const root = make();
+    const v = random([1, 2, 192, 16]);
+    v.data.set([Infinity, NaN, 1], 130 * 16);
+    root.append(random([1, 2, 192, 16]), v);
+    const caches = Array.from({ length: 40 }, () => root.fork());
+    const [q, k] = [random([40, 8, 1, 16]), random([40, 2, 1, 16])];
+    const offsets = Array.from({ length: 40 }, (_, n) => (n % 2 === 0 ? 192 : 129));
+    const out = KVCache.stepAll(caches, q, k, random([40, 2, 1, 16]), { queryOffset: offsets });
+    offsets.forEach((offset, n) => {
+      // Head 0 reads the values that are not finite; the last heads read others.
+      const [first, , third] = entry(out, n).slice(1, 0, 1).toFloat32Array();
+      expect([first, Number.isFinite(third)]).toEqual([offset === 192 ? Infinity : expect.any(Number), true]);
+      expect(Number.isFinite(first)).toBe(offset !== 192);
+      expect(entry(out, n).slice(1, 4).toFloat32Array().every(Number.isFinite)).toBe(true);
+    });
   });
 
   test('caches with a window, and those that share nothing', () => {
