@@ -21,6 +21,8 @@ export interface ChildOptions {
   readonly flags?: readonly string[];
   /** The folder of the compiled library; default dist/ of this checkout. */
   readonly folder?: string;
+  /** What the process may take, as the shell's ulimit puts it, in KiB: `-v 4000000`. */
+  readonly ulimit?: string;
 }
 
 /**
@@ -29,19 +31,21 @@ export interface ChildOptions {
  */
 export function runChild(
   script: string,
-  { env = {}, flags = [], folder = dist }: ChildOptions = {},
+  { env = {}, flags = [], folder = dist, ulimit }: ChildOptions = {},
 ): ChildResult {
   if (!existsSync(resolve(folder, 'index.js'))) throw new Error('dist/ is missing; run npm run build');
   const url = JSON.stringify(pathToFileURL(resolve(folder, 'index.js')).href);
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('NODE_SDPA_'));
+  const args = [
+    ...flags,
+    '--input-type=module',
+    '-e',
+    `const url = ${url};\nconst sdpa = await import(url);\n${script}`,
+  ];
+  const limited = ['-c', `ulimit ${ulimit} && exec "$0" "$@"`, process.execPath, ...args];
   const { status, signal, stdout, stderr, error } = spawnSync(
-    process.execPath,
-    [
-      ...flags,
-      '--input-type=module',
-      '-e',
-      `const url = ${url};\nconst sdpa = await import(url);\n${script}`,
-    ],
+    ulimit === undefined ? process.execPath : 'sh',
+    ulimit === undefined ? args : limited,
     { encoding: 'utf8', env: { ...Object.fromEntries(inherited), ...env }, timeout: 50_000 },
   );
   if (error) throw error;

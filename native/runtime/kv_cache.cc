@@ -159,7 +159,13 @@ bool KvCacheMemory::commit(int64_t length) {
   for (int64_t region = 0; region < numRegions(); ++region) {
     const Span now = committedSpan(region, committedLength_);
     const Span wanted = committedSpan(region, length);
-    if (!range_.commit(now.end, wanted.end)) return false;
+    if (!range_.commit(now.end, wanted.end)) {
+      // Nothing is kept of a failure: where memory is out, the rest of the process needs what is left.
+      for (; region >= 0; --region) {
+        range_.decommit(committedSpan(region, committedLength_).end, committedSpan(region, length).end);
+      }
+      return false;
+    }
     added += static_cast<int64_t>(wanted.end - now.end);
   }
   committedLength_ = length;

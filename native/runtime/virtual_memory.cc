@@ -43,6 +43,10 @@ bool AddressRange::commit(size_t begin, size_t end) {
   return VirtualAlloc(data_ + begin, end - begin, MEM_COMMIT, PAGE_READWRITE) != nullptr;
 }
 
+void AddressRange::decommit(size_t begin, size_t end) {
+  if (begin < end) VirtualFree(data_ + begin, end - begin, MEM_DECOMMIT);
+}
+
 void AddressRange::collapse(size_t, size_t) {}
 
 void AddressRange::release() {
@@ -84,6 +88,17 @@ bool AddressRange::reserve(size_t bytes) {
 bool AddressRange::commit(size_t begin, size_t end) {
   if (begin >= end) return true;
   return mprotect(data_ + begin, end - begin, PROT_READ | PROT_WRITE) == 0;
+}
+
+void AddressRange::decommit(size_t begin, size_t end) {
+  if (begin >= end) return;
+  // A new mapping over the old one: to take the access away alone would leave it counted as this process's memory.
+  void* const made = mmap(data_ + begin, end - begin, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+#if defined(MADV_HUGEPAGE)
+  if (made != MAP_FAILED) madvise(made, end - begin, MADV_HUGEPAGE);
+#else
+  (void)made;
+#endif
 }
 
 void AddressRange::collapse(size_t begin, size_t end) {

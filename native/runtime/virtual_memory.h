@@ -32,6 +32,9 @@ class AddressRange {
   // system refuses: nothing can be said then of the bytes that were not committed before.
   bool commit(size_t begin, size_t end);
 
+  // Gives back what commit took; what was in [begin, end) is lost.
+  void decommit(size_t begin, size_t end);
+
   // Turns the small pages in [begin, end), whole huge pages, into huge ones. A hint: does nothing where it can't.
   void collapse(size_t begin, size_t end);
 

@@ -67,6 +67,22 @@ TEST(virtualMemory_commitsWhatItIsToldAndKeepsWhatIsThere) {
   range.data()[last - 1] = 1;
 }
 
+TEST(virtualMemory_decommittedIsInaccessibleAndFreshAgain) {
+  AddressRange range;
+  CHECK(range.reserve(2 * kHugePageBytes));
+  CHECK(range.commit(0, 3 * kCommitBytes));
+  memset(range.data(), 7, 3 * kCommitBytes);
+  range.decommit(kCommitBytes, 2 * kCommitBytes);
+  range.decommit(kCommitBytes, kCommitBytes);
+#if defined(SDPA_CAN_PROBE)
+  CHECK(!isReadable(range.data() + kCommitBytes));
+#endif
+  CHECK_EQ(int{range.data()[kCommitBytes - 1]}, 7);
+  CHECK_EQ(int{range.data()[2 * kCommitBytes]}, 7);
+  CHECK(range.commit(kCommitBytes, 2 * kCommitBytes));
+  CHECK_EQ(int{range.data()[kCommitBytes]}, 0);
+}
+
 TEST(virtualMemory_releaseAndReserveAgain) {
   AddressRange range;
   CHECK(range.reserve(kHugePageBytes));

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { KVCache } from '../../lib/kv-cache.ts';
+import { memoryInfo } from '../../lib/memory-info.ts';
 import { loadAddon } from '../../lib/native/loader.ts';
 import { Tensor } from '../../lib/tensor.ts';
 import { runChildOk } from '../child.ts';
@@ -95,6 +96,54 @@ describe.runIf(!(loadAddon() instanceof Error))('the memory of caches', () => {
     const held = cache.byteLength;
     expect(cache.truncate(10).byteLength).toBe(held);
     cache.dispose();
+  });
+
+  test('stays as it is once a window is full: 200,000 tokens', () => {
+    const before = memoryInfo();
+    using cache = new KVCache({ numKvHeads: 1, headDim: 16, window: 4096, sinkTokens: 4, backend: 'native' });
+    const [k, v] = [1, 2].map((seed) => Tensor.randn([1, 1, 200_000, 16], { seed }));
+    const held = new Set<number>();
+    for (let i = 0; i < 200_000; i++) {
+      cache.append(k.slice(2, i, i + 1), v.slice(2, i, i + 1));
+      if (i >= 10_000) held.add(cache.byteLength).add(memoryInfo().bytes - before.bytes);
+    }
+    expect(held.size).toBe(1);
+    const [bytes] = held;
+    expect(bytes).toBeGreaterThanOrEqual(2 * (4096 + 4) * 64);
+    // A segment is an eighth of the window in steps of 64 KiB, and two of them are only begun or waiting.
+    expect(bytes).toBeLessThanOrEqual((8 + 3) * 2 * 65536);
+    expect(memoryInfo().peakBytes).toBeLessThanOrEqual(Math.max(before.peakBytes, before.bytes + bytes));
+    expect(cache.length).toBe(200_000);
+    expect(cache.keys().slice(2, 4).toFloat32Array()).toEqual(k.slice(2, 200_000 - 4096).toFloat32Array());
+  });
+
+  test('of 64 forks of 32k tokens is that of the tokens and of what differs', () => {
+    const before = memoryInfo();
+    const layout = { numKvHeads: 2, headDim: 16 };
+    const [k, v] = [1, 2].map((seed) => Tensor.randn([1, 2, 32768, 16], { seed }));
+    const root = new KVCache({ ...layout, backend: 'native' }).append(k, v);
+    const prefix = memoryInfo().bytes - before.bytes;
+    const forks = Array.from({ length: 64 }, () => root.fork());
+    expect(memoryInfo().bytes - before.bytes).toBe(prefix);
+    const own = (n: number): Tensor[] =>
+      [0, 1].map((side) => Tensor.randn([1, 2, 100, 16], { seed: 10 + 2 * n + side }));
+    forks.forEach((fork, n) => {
+      fork.append(...(own(n) as [Tensor, Tensor]));
+    });
+    // Each has two regions of 64 KiB for the keys, and two for the values.
+    const differing = memoryInfo().bytes - before.bytes - prefix;
+    expect(differing).toBeLessThanOrEqual(64 * 4 * 65536);
+    // In any order, the root among them; whoever is left is as it was.
+    const q = Tensor.randn([1, 4, 1, 16], { seed: 3 });
+    const order = [root, ...forks].map((cache, n) => ({ cache, n: n - 1, rank: (n * 37) % 65 }));
+    order.sort((a, b) => a.rank - b.rank);
+    const answers = new Map(order.map(({ cache }) => [cache, cache.attend(q).data]));
+    for (const { cache, n } of order) {
+      expect(cache.attend(q).data).toEqual(answers.get(cache));
+      if (n >= 0) expect(cache.keys().slice(2, 32768).toFloat32Array()).toEqual(own(n)[0].data);
+      cache.dispose();
+    }
+    expect(memoryInfo()).toMatchObject({ caches: before.caches, bytes: before.bytes });
   });
 
   test('maxLength is what the capacity is', () => {
