@@ -48,6 +48,15 @@ export async function time(name, prepared, amount, ceiling) {
   return { ...runs, benchmarkSeconds: bench.stats.mean, marginOfError: bench.stats.rme / 100 };
 }
 
+/** Milliseconds: of one thread by the process's own clock, which runs only while it does; of more of them by the wall's. */
+export function clockOf(threads) {
+  if (threads > 1) return () => Number(process.hrtime.bigint()) / 1e6;
+  return () => {
+    const { user, system } = process.cpuUsage();
+    return (user + system) / 1e3;
+  };
+}
+
 /** Prints a suite's table. */
 export function print(title, head, rows, numLabels) {
   console.log(`\n${title}\n${formatTable(head, rows, numLabels).join('\n')}`);

@@ -4,7 +4,7 @@ import { median } from '../dist/cli/measure.js';
 import { randomTensor } from '../dist/cli/random-tensor.js';
 import { formatNumber } from '../dist/cli/table.js';
 import { attention, KVCache, Tensor } from '../dist/index.js';
-import { print, threadCounts } from './machine.mjs';
+import { clockOf, print, threadCounts } from './machine.mjs';
 
 const SAMPLES = 15;
 /** Of the sum of the parts, at most. */
@@ -96,9 +96,9 @@ function caches(dtype, lengths) {
   };
 }
 
-/** Pairs of samples. One thread is timed by its own clock, which runs only while it does; more of them by the wall's. */
+/** Pairs of samples. */
 function measure({ batch, parts, rewind }, threads) {
-  const now = threads === 1 ? cpuMilliseconds : () => Number(process.hrtime.bigint()) / 1e6;
+  const now = clockOf(threads);
   const times = [[], []];
   for (let i = 0; i < SAMPLES + 2; i++) {
     [parts, batch].forEach((way, which) => {
@@ -111,9 +111,4 @@ function measure({ batch, parts, rewind }, threads) {
   const ratio = median(times[1].map((ms, i) => ms / times[0][i]));
   const cells = times.map((each) => formatNumber(median(each)));
   return [...cells, `${Math.round(100 * ratio)}%`, ratio <= TARGET ? 'ok' : 'HIGH'];
-}
-
-function cpuMilliseconds() {
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1e3;
 }

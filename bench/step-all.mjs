@@ -4,7 +4,7 @@ import { median } from '../dist/cli/measure.js';
 import { randomTensor } from '../dist/cli/random-tensor.js';
 import { formatNumber } from '../dist/cli/table.js';
 import { attention, KVCache } from '../dist/index.js';
-import { addon, print, threadCounts, verdict } from './machine.mjs';
+import { addon, clockOf, print, threadCounts, verdict } from './machine.mjs';
 
 const CACHES = 32;
 const PREFIX = 8192;
@@ -68,16 +68,17 @@ function measure({ shape, dtype, caches, q, k, v, entries }, threads) {
   };
   verify(ways[1](), entries, caches);
   rewind();
+  const now = clockOf(threads);
   const times = [[], []];
   const peaks = [];
   for (let i = 0; i < SAMPLES; i++) {
     ways.forEach((step, way) => {
-      const from = process.hrtime.bigint();
+      const from = now();
       step();
-      times[way].push(Number(process.hrtime.bigint() - from) / 1e9);
+      times[way].push((now() - from) / 1e3);
       rewind();
     });
-    peaks.push(fmaPeak(threads));
+    peaks.push(fmaPeak(threads, now));
   }
   const [separate, together] = times.map(median);
   const faster = median(times[0].map((seconds, i) => seconds / times[1][i]));
@@ -102,10 +103,9 @@ function measure({ shape, dtype, caches, q, k, v, entries }, threads) {
   ];
 }
 
-function fmaPeak(threads) {
-  const from = process.hrtime.bigint();
-  const flops = addon.fmaProbe(2e5, threads);
-  return flops / (Number(process.hrtime.bigint() - from) / 1e9);
+function fmaPeak(threads, now) {
+  const from = now();
+  return addon.fmaProbe(2e6, threads) / ((now() - from) / 1e3);
 }
 
 /** That the last cache got what attention over its tokens gives. */
