@@ -50,6 +50,12 @@ Real naiveScore(const AttentionInstance& a, int64_t s, int64_t head, int64_t i, 
   return score + biasValue;
 }
 
+// The same of keys in a float dtype.
+template <class Real>
+Real naiveScore(const AttentionInstance& a, int64_t s, int64_t head, int64_t i, int64_t j) {
+  return naiveScore<Real>(a, s, head, i, j, [](Real x) { return x; });
+}
+
 // One row of out and lse; returns the largest |score| among the keys that matter (0 if there is none). `rounded` is what
 // becomes of a weight before it meets its value, and of keys and values that are in no float dtype.
 template <class Real, class Rounding>
