@@ -159,6 +159,40 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     },
   );
 
+  test('caches of int8, and a batch of them with different lengths', () => {
+    const root = make({ dtype: 'int8' }).append(random([1, 2, 600, 16]), random([1, 2, 600, 16]));
+    const caches = Array.from({ length: 20 }, (_, n) =>
+      root.fork().append(random([1, 2, n + 1, 16]), random([1, 2, n + 1, 16])),
+    );
+    const ragged = make({ dtype: 'int8', batch: 20 });
+    const [k, v] = [random([20, 2, 3, 16]), random([20, 2, 3, 16])];
+    ragged.append(k, v, { lengths: caches.map((_, n) => n % 4) });
+    const queries = random([20, 8, 3, 16]);
+    const got = KVCache.stepAll(caches, queries, k, v, { returnLse: true });
+    for (const n of [0, 7, 19]) {
+      const inputs = {
+        q: entry(queries, n),
+        k: caches[n].keys(),
+        v: caches[n].values(),
+        options: { causal: true },
+      };
+      expectWithin({ out: entry(got.out, n), lse: entry(got.lse, n) }, yardstickOfInputs(inputs));
+    }
+    expect([...ragged.lengths]).toEqual(caches.map((_, n) => n % 4));
+    const q = random([20, 8, 1, 16]);
+    const out = ragged.attend(q, { returnLse: true });
+    for (const n of [1, 7, 18]) {
+      const rows = (x: Tensor): Tensor => entry(x, n).slice(2, 0, n % 4);
+      const inputs = {
+        q: entry(q, n),
+        k: rows(ragged.keys()),
+        v: rows(ragged.values()),
+        options: { causal: true },
+      };
+      expectWithin({ out: entry(out.out, n), lse: entry(out.lse, n) }, yardstickOfInputs(inputs));
+    }
+  });
+
   test('writes nothing but its result, wherever that lies', () => {
     for (const dtype of ['float32', 'bfloat16'] as const) {
       const { caches, q, k, v } = family(30, 700, { dtype }, 2);
