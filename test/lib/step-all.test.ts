@@ -159,6 +159,18 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     },
   );
 
+  test('a mask over all keys reaches into the shared prefix', () => {
+    const { caches, q, k, v } = family(4, 300);
+    const longest = Math.max(...caches.map(({ length }) => length)) + 1;
+    const mask = randomMask([4, 1, 1, longest], 5);
+    const got = KVCache.stepAll(caches, q, k, v, { mask, returnLse: true });
+    caches.forEach((cache, n) => {
+      const options = { mask: entry(mask, n).slice(3, 0, cache.length) };
+      const inputs = { q: entry(q, n), k: cache.keys(), v: cache.values(), options };
+      expectWithin({ out: entry(got.out, n), lse: entry(got.lse, n) }, yardstickOfInputs(inputs));
+    });
+  });
+
   test('caches of int8, and a batch of them with different lengths', () => {
     const root = make({ dtype: 'int8' }).append(random([1, 2, 600, 16]), random([1, 2, 600, 16]));
     const caches = Array.from({ length: 20 }, (_, n) =>
