@@ -37,9 +37,11 @@ inline void runPrefill(const KernelTable& kernels, const Problem& problem, int64
   }
 }
 
+// Decode takes any number of rows, those of prefill too; more than this would only take long.
+constexpr int64_t kManyRows = 200;
 inline bool isDecodable(const Problem& problem) {
   for (int64_t s = 0; s < problem.numSequences; ++s) {
-    if (problem.sequences[s].qLen * problem.groupSize > kMaxDecodeRows) return false;
+    if (problem.sequences[s].qLen * problem.groupSize > kManyRows) return false;
   }
   return true;
 }
