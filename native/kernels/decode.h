@@ -207,9 +207,11 @@ struct Decode {
 
   void walkKeys() const {
     const KeyHull hull = hullOf(problem, sequence, 0, sequence.qLen - 1);
-    for (int64_t origin = task.keyBegin; origin < task.keyEnd; origin += scratch.blockKeys) {
+    // At multiples of a block, wherever the first visible key lies: no block straddles two runs.
+    const int64_t first = task.keyBegin / scratch.blockKeys * scratch.blockKeys;
+    for (int64_t origin = first; origin < task.keyEnd; origin += scratch.blockKeys) {
       if (problem.cancelled && *problem.cancelled) return;
-      int64_t begin = origin, end = minimum(origin + scratch.blockKeys, task.keyEnd);
+      int64_t begin = maximum(origin, task.keyBegin), end = minimum(origin + scratch.blockKeys, task.keyEnd);
       hull.clip(begin, end);
       forEachSpan<T>(problem, sequence, task.kvHead, 0, begin, end, [&](const KeySpan<T>& span, int64_t from, int64_t to) {
         attendBlock(span, from, to - from, hull);
