@@ -8,16 +8,19 @@
 #if defined(_M_X64)
 #include <immintrin.h>
 #define SDPA_PREFETCH_READ(p) _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1)
+#define SDPA_PREFETCH_NEAR(p) _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0)
 #define SDPA_PREFETCH_WRITE(p) _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0)
 #else
 #include <arm_neon.h>
 #define SDPA_PREFETCH_READ(p) __prefetch(p)
+#define SDPA_PREFETCH_NEAR(p) __prefetch(p)
 #define SDPA_PREFETCH_WRITE(p) __prefetch(p)
 #endif
 #else
 #define SDPA_ALWAYS_INLINE inline __attribute__((always_inline))
 #define SDPA_HIDDEN __attribute__((visibility("hidden")))
 #define SDPA_PREFETCH_READ(p) __builtin_prefetch((p), 0, 2)   // into L2
+#define SDPA_PREFETCH_NEAR(p) __builtin_prefetch((p), 0, 3)   // into L1
 #define SDPA_PREFETCH_WRITE(p) __builtin_prefetch((p), 1, 3)  // into L1
 #if defined(__clang__)
 #define SDPA_UNROLL _Pragma("unroll")

@@ -196,9 +196,11 @@ struct Decode {
 
   // Keys [origin, origin + count), all of one span.
   void attendBlock(const KeySpan<T>& span, int64_t origin, int64_t count, const KeyHull& hull) const {
+    bringNear(span.v, span.vRowStride, count);
     scoreKeys(span, count);
     applyPasses(origin, count, hull);
     softmaxRows<Products>(scratch.scores, rows, count, scratch.state, probabilities());
+    bringNear(span.k + count * span.kRowStride, span.kRowStride, count);
     Products::prepareWeights(valuesOf(span, count, scratch.o, scratch.state.rescale), rows, weights(), scratch.weightUnits,
                              scratch.transposed);
     if (careful) return addCarefully(span, origin, count);

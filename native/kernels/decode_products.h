@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t kLineBytes = 64;
 constexpr int64_t kLookaheadBytes = 32 << 10;  // how far ahead of use K and V are asked for
+constexpr int64_t kNearBytes = 16 << 10;       // half of L1
 
 // K or V ahead of what is in use. Its cache lines are asked for while those before them are used: one at a time (in bursts,
 // they stall the loads behind them), and in the order of memory, so that the prefetchers of the hardware see one stream.
@@ -40,6 +41,16 @@ struct Lookahead {
     }
   }
 };
+
+// Brings the rows of the next phase from L2, where Lookahead has put them, into L1; not so many that they drive out those
+// in use.
+template <class T>
+inline void bringNear(const T* rows, int64_t stride, int64_t count) {
+  const int64_t bytes = count * stride * static_cast<int64_t>(sizeof(T));
+  if (bytes > kNearBytes) return;
+  const char* first = reinterpret_cast<const char*>(rows);
+  for (const char* line = first; line < first + bytes; line += kLineBytes) SDPA_PREFETCH_NEAR(line);
+}
 
 // Where a register tile takes its lines from.
 struct LineCursor {
