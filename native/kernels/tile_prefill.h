@@ -292,7 +292,7 @@ struct TilePrefill {
       const float* place = scores + key * kTileEdge + lane;
       const Vec even = exp2(exponent(Vec::load(place)));
       const Vec odd = exp2(exponent(Vec::load(place + kTileEdge)));
-      const Slices<1> evenWeight = Slices<1>::of(even), oddWeight = Slices<1>::of(odd);
+      const Slices<1> evenWeight = Slices<1>::roughlyOf(even), oddWeight = Slices<1>::roughlyOf(odd);
       storeWeightPair(evenWeight, oddWeight, key % kTileEdge / 2, half,
                       weights + (burst + key) / kTileEdge * tileBlockElements<1>());
       sum0 = sum0 + evenWeight.valueOf(0);
@@ -336,7 +336,7 @@ struct TilePrefill {
       uint16_t* step = weights + key / kTileEdge * tileBlockElements<kSlices>();
       for (int half = 0; half < halvesOf(tile); ++half) {
         const float* place = scores + key * kTileEdge + half * Vec::kWidth;
-        storeWeightPair(Slices<kSlices>::of(Vec::load(place)), Slices<kSlices>::of(Vec::load(place + kTileEdge)),
+        storeWeightPair(Slices<kSlices>::roughlyOf(Vec::load(place)), Slices<kSlices>::roughlyOf(Vec::load(place + kTileEdge)),
                         key % kTileEdge / 2, half, step);
       }
     }

@@ -66,7 +66,8 @@ template <int kSlices>
 struct Slices {
   __m512i raw[kSlices];
 
-  static Slices of(Vec x) {
+  // Halves away from zero: two operations less than to even, for numbers that are halves by chance only.
+  static Slices roughlyOf(Vec x) {
     const __m512i half = _mm512_set1_epi32(0x8000);
     Slices slices;
 SDPA_UNROLL
@@ -74,6 +75,15 @@ SDPA_UNROLL
       slices.raw[i] = _mm512_add_epi32(_mm512_castps_si512(x.raw), half);
       if (i + 1 < kSlices) x = x - slices.valueOf(i);
     }
+    return slices;
+  }
+
+  // Halves to even where there is one slice; of several, the next takes back what one has rounded.
+  static Slices of(Vec x) {
+    if (kSlices > 1) return roughlyOf(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(_mm512_castps_si512(x.raw), 16), _mm512_set1_epi32(1));
+    Slices slices;
+    slices.raw[0] = _mm512_add_epi32(_mm512_castps_si512(x.raw), _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
     return slices;
   }
 
