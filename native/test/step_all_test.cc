@@ -118,6 +118,16 @@ void attendAlone(Call& call, const Family& family, size_t i) {
   CHECK(attendAll(problem, one, {family.caches[i].get()}) == RunStatus::kDone);
 }
 
+// The largest difference; Infinity where there is a NaN. (GCC 12 for arm64 fails on loops over fmax.)
+double distance(const std::vector<float>& a, const std::vector<float>& b) {
+  double worst = 0.0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double difference = fabs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+    if (!(difference <= worst)) worst = difference == difference ? difference : INFINITY;
+  }
+  return worst;
+}
+
 TEST(stepAll_isEachCacheByItself) {
   const char* const inUse = activeKernels().isa;
   for (const test::Isa& isa : test::isas()) {
@@ -126,12 +136,9 @@ TEST(stepAll_isEachCacheByItself) {
       const Family family(2100, forks);
       Call together(family), alone(family);
       CHECK(attendAll(together.problem, together.sequences, family.list()) == RunStatus::kDone);
-      double worst = 0.0;
       for (size_t i = 0; i < family.caches.size(); ++i) attendAlone(alone, family, i);
-      for (size_t i = 0; i < alone.out.size(); ++i) worst = fmax(worst, fabs(together.out[i] - alone.out[i]));
-      for (size_t i = 0; i < alone.lse.size(); ++i) worst = fmax(worst, 0.2 * fabs(together.lse[i] - alone.lse[i]));
-      CHECK(worst < 1e-6);
-      CHECK(worst == worst);
+      CHECK(distance(together.out, alone.out) < 1e-6);
+      CHECK(distance(together.lse, alone.lse) < 5e-6);
     }
   }
   selectKernels(inUse);
