@@ -3,33 +3,39 @@
 // half the conversions: int8 to int16 is one instruction for 32 numbers.
 //
 // Rounding q to 16 bits adds at most 2^-16 of the row's largest number to each, a 256th of what rounding K to int8 has
-// added; likewise the weights, of the block's largest. q of float16 and bfloat16 gets this; q of float32 with 'high' or
+// added; likewise the weights, of the block's largest. From 513 channels on q gets fewer bits, so that a score has its
+// place in 32: 2^-14 at 2048, the most that is done so. q of float16 and bfloat16 gets this; q of float32 with 'high' or
 // 'medium' precision. Where a number has no place in int16, because it is not finite or all are tiny, the chunk is done in
 // float32.
 #pragma once
 
 #include "../simd/integer_unit.h"
 #include "instantiate_tiles.h"
+#include "pair_products.h"
 
 namespace sdpa {
 namespace {
 
 constexpr float kInt16Max = 32767.0f;
-constexpr int64_t kIntegerRows = 48;  // from so many rows on, tiles are faster
+constexpr int64_t kIntegerRows = 48;   // from so many rows on, tiles are faster
+constexpr int64_t kIntegerDim = 2048;  // beyond, too few bits are left to q
 
-// The unit in which numbers up to `largest` are int16; NaN where they have none.
-inline float int16Unit(float largest) { return largest > 1e-20f && largest < 1e30f ? largest / kInt16Max : NAN; }
+// The largest whole number that q may be: headDim products of it with -128 lie within 32 bits.
+inline float queryLimit(int64_t headDim) {
+  const float limit = static_cast<float>(INT32_MAX / (128 * headDim));
+  return limit < kInt16Max ? limit : kInt16Max;
+}
 
-struct IntegerProducts {
+// The unit in which numbers up to `largest` are whole numbers up to `limit`; NaN where they have none.
+inline float unitOf(float largest, float limit) { return largest > 1e-20f && largest < 1e30f ? largest / limit : NAN; }
+
+struct IntegerProducts : PairProductsOf<IntegerProducts, int8_t> {
   using Stored = int8_t;
   using Query = int16_t;
   using Weight = int16_t;
   using Probability = float;
   using Operand = Pairs;
   using Sum = Wholes;
-  static constexpr int kStep = 2 * Vec::kWidth;
-  static constexpr int kValueKeys = 2;
-  static constexpr int kGranule = 2 * Vec::kWidth;
   static constexpr bool kHasUnits = true;
 
   static Pairs load(const int8_t* p) { return IntegerUnit::load(p); }
@@ -37,17 +43,6 @@ struct IntegerProducts {
   static Pairs loadQuery(const int16_t* p) { return Pairs::load(reinterpret_cast<const BFloat16*>(p)); }
   static Wholes multiplyAdd(Pairs a, Pairs b, Wholes sum) { return IntegerUnit::multiplyAdd(a, b, sum); }
   static Vec total(Wholes sum) { return IntegerUnit::toFloats(sum); }
-
-  // As for bfloat16 (decode_pairs.h).
-  template <int kVecs>
-  static SDPA_ALWAYS_INLINE void loadValues(const int8_t* even, const int8_t* odd, int partial, Pairs (&x)[kVecs]) {
-SDPA_UNROLL
-    for (int i = 0; i < kVecs; i += 2) {
-      const int64_t d = i * Vec::kWidth;
-      Pairs::zip(partial ? loadPartial(even, partial) : load(even + d), partial ? loadPartial(odd, partial) : load(odd + d),
-                 x[i], x[i + 1]);
-    }
-  }
   static Pairs broadcast(const int16_t* weights) { return Pairs::broadcast(reinterpret_cast<const BFloat16*>(weights)); }
 
   template <class Q>
@@ -59,7 +54,7 @@ SDPA_UNROLL
       largest = Vec::max(Vec::abs(x), largest);
       poison = Vec::fma(x, Vec::zero(), poison);
     }
-    const float unit = int16Unit(hasNaN(poison) ? NAN : Vec::reduceMax(largest));
+    const float unit = unitOf(hasNaN(poison) ? NAN : Vec::reduceMax(largest), queryLimit(headDim));
     const Vec factor = Vec::broadcast(1.0f / unit);
     for (int64_t d = 0; d < roundUp(headDim, kStep); d += W) {
       int16_t* place = out + d / kStep * stride + d % kStep;
@@ -97,7 +92,6 @@ SDPA_UNROLL
       units[row] = haveUnits ? unit : NAN;
     }
   }
-  static void orderChannels(float* o, int64_t count) { Pairs::orderChannels(o, count); }
 
   // Whether every row of values is zero or has numbers that int16 weights can reach.
   static bool haveUnitsFor(const RowScales& scales, int64_t count) {
@@ -132,7 +126,8 @@ inline bool decodedByIntegers(IntegerDecode& decode) {
 }
 
 inline bool decodesByIntegers(const Problem& problem, int64_t rows) {
-  return problem.kvDType == kInt8 && rows < kIntegerRows && (problem.qDType != kFloat32 || problem.precision > 0);
+  return problem.kvDType == kInt8 && rows < kIntegerRows && problem.headDim <= kIntegerDim &&
+         (problem.qDType != kFloat32 || problem.precision > 0);
 }
 
 template <size_t (*kOtherwise)(const Problem&, int64_t)>

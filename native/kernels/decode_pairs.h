@@ -8,22 +8,20 @@
 
 #include "../simd/pair_unit.h"
 #include "instantiate_tiles.h"
+#include "pair_products.h"
 
 namespace sdpa {
 namespace {
 
 constexpr int64_t kPairRows = 48;  // from so many rows on, tiles are faster
 
-struct PairProducts {
+struct PairProducts : PairProductsOf<PairProducts, BFloat16> {
   using Stored = BFloat16;
   using Query = BFloat16;
   using Weight = BFloat16;
   using Probability = BFloat16;
   using Operand = Pairs;
   using Sum = Vec;
-  static constexpr int kStep = 2 * Vec::kWidth;
-  static constexpr int kValueKeys = 2;
-  static constexpr int kGranule = 2 * Vec::kWidth;
   static constexpr bool kHasUnits = false;
 
   static Pairs load(const BFloat16* p) { return Pairs::load(p); }
@@ -34,17 +32,6 @@ struct PairProducts {
   }
   static Vec multiplyAdd(Pairs a, Pairs b, Vec sum) { return PairUnit::multiplyAdd(a, b, sum); }
   static Vec total(Vec sum) { return sum; }
-
-  // Two keys' channels side by side, in the order of Pairs::zip: of 32 channels each, two operands.
-  template <int kVecs>
-  static SDPA_ALWAYS_INLINE void loadValues(const BFloat16* even, const BFloat16* odd, int partial, Pairs (&x)[kVecs]) {
-SDPA_UNROLL
-    for (int i = 0; i < kVecs; i += 2) {
-      const int64_t d = i * Vec::kWidth;
-      Pairs::zip(partial ? loadPartial(even, partial) : load(even + d), partial ? loadPartial(odd, partial) : load(odd + d),
-                 x[i], x[i + 1]);
-    }
-  }
   static Pairs broadcast(const BFloat16* weights) { return Pairs::broadcast(weights); }
 
   static float packQuery(const BFloat16* q, int64_t headDim, float scale, int64_t stride, BFloat16* out) {
@@ -67,7 +54,6 @@ SDPA_UNROLL
   }
   static void storeWeights(Vec weights, BFloat16* out) { PairUnit::storeRounded(weights, out); }
   static void prepareWeights(const ValueBlock<PairProducts>&, int64_t, BFloat16*, float*, float*) {}
-  static void orderChannels(float* o, int64_t count) { Pairs::orderChannels(o, count); }
 };
 
 using PairDecode = Decode<PairProducts>;

@@ -154,6 +154,20 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     }
   });
 
+  // Sums of whole numbers at their largest: every product of a score has one sign.
+  test.each([512, 513, 576, 1000, 2048, 2049, 4096])('all numbers alike, headDim %i', (headDim) => {
+    const s = shape({ headDim, numKvHeads: 1, tokens: 70 });
+    const q = Tensor.randn([1, 3, 1, headDim], { seed: 4 });
+    q.data.fill(-1, 0, headDim).fill(0.5, headDim, 2 * headDim);
+    const k = Tensor.full([1, 1, 70, headDim], 1);
+    k.data.fill(-0.25, 0, 3 * headDim);
+    using cache = make(s).append(k, valuesOf(s));
+    for (const precision of ['high', 'medium'] as const)
+      expectRight(`alike ${headDim} ${precision}`, cache, q, { precision });
+    for (const dtype of ['float16', 'bfloat16'] as const)
+      expectRight(`alike ${headDim} ${dtype}`, cache, q.to(dtype), {});
+  });
+
   test('a query that is no number gives no number, and harms no other', () => {
     const s = shape({ queries: 2 });
     using cache = filled(s);
