@@ -5,6 +5,7 @@ import {
   type RowStorage,
   selectBackend,
 } from './backend.ts';
+import { checkFile, PIECE_BYTES, plainBytes, readUpTo, writeAll } from './byte-file.ts';
 import {
   altered,
   type Block,
@@ -20,11 +21,9 @@ import {
 } from './cache-header.ts';
 import { CacheState } from './cache-state.ts';
 import { crc32 } from './crc32.ts';
-import { typedArrayName } from './dtype.ts';
-import { CapacityError, OptionError } from './errors.ts';
+import { CapacityError } from './errors.ts';
 import { checkOptions, readWord } from './options.ts';
 import { RaggedStorage } from './ragged-cache.ts';
-import { formatValue } from './tensor-layout.ts';
 
 /** Where `KVCache.saveTo` writes and `KVCache.loadFrom` reads: a FileHandle of `node:fs/promises`, or what acts like one. */
 export interface CacheFile {
@@ -51,9 +50,6 @@ export interface CacheLoadOptions {
 }
 
 const BACKENDS: readonly BackendChoice[] = ['auto', 'native', 'reference'];
-
-/** What crosses at a time: large enough that the crossing costs nothing, small enough to stay in a processor's cache. */
-const PIECE_BYTES = 4 * 2 ** 20;
 
 /** Successive rows of one kind. */
 interface Piece {
@@ -136,7 +132,7 @@ export function load(
   options: CacheLoadOptions | null | undefined,
 ): CacheState {
   const backend = readBackend(caller, options);
-  const bytes = readBytes(caller, given);
+  const bytes = plainBytes(caller, given, 'as KVCache.save returns it');
   const header = parseHeader(caller, bytes);
   checkComplete(caller, bytes.length, header.fileBytes);
   if (bytes.length > header.fileBytes)
@@ -151,17 +147,6 @@ export function load(
     at += length;
   }
   return loaded;
-}
-
-/** A view of the bytes as a plain Uint8Array: the slice of a Buffer is another thing. */
-function readBytes(caller: string, given: unknown): Uint8Array {
-  if (typedArrayName(given) === 'Uint8Array') {
-    const { buffer, byteOffset, byteLength } = given as Uint8Array;
-    return new Uint8Array(buffer, byteOffset, byteLength);
-  }
-  throw new OptionError(
-    `${caller}: bytes must be a Uint8Array, as KVCache.save returns it; got ${formatValue(given)}`,
-  );
 }
 
 function checkChecksum(caller: string, checksum: number, stored: Uint8Array): void {
@@ -194,14 +179,6 @@ function makeState(backend: Backend, { layout, entries }: SavedState): CacheStat
   return new CacheState(layout, backend, storage, Math.min(...newest));
 }
 
-/** That `file` can do that. */
-function checkFile(caller: string, file: CacheFile, method: 'read' | 'write'): void {
-  if (typeof (file as CacheFile | null | undefined)?.[method] === 'function') return;
-  throw new OptionError(
-    `${caller}: file must be a FileHandle, as open of node:fs/promises gives it; got ${formatValue(file)}`,
-  );
-}
-
 /**
  * Writes the file of a cache to where `file` stands, a piece at a time: while one is written the next is gathered. They come
  * from a fork, so that the cache may change meanwhile.
@@ -222,7 +199,7 @@ async function writePieces(caller: string, file: CacheFile, state: CacheState): 
   const head = encodeHeader(header);
   let checksum = crc32(head);
   let turn = 0;
-  let writing = writeAll(caller, file, head);
+  let writing = writeAll(caller, file, head, 'cache');
   try {
     for (const { block, first, bytes: length } of piecesOf(header)) {
       const piece = buffers[turn].subarray(0, length);
@@ -230,10 +207,10 @@ async function writePieces(caller: string, file: CacheFile, state: CacheState): 
       holders[block.entry].readRows(block.kind, first, piece);
       checksum = crc32(piece, checksum);
       await writing;
-      writing = writeAll(caller, file, piece);
+      writing = writeAll(caller, file, piece, 'cache');
     }
     await writing;
-    await writeAll(caller, file, checksumBytes(checksum));
+    await writeAll(caller, file, checksumBytes(checksum), 'cache');
   } finally {
     await writing.catch(() => {});
   }
@@ -309,32 +286,4 @@ async function fillFrom(
   const stored = new Uint8Array(CHECKSUM_BYTES);
   await readAll(stored);
   checkChecksum(caller, checksum, stored);
-}
-
-/** Writes all of the bytes, in as many writes as that takes. */
-async function writeAll(caller: string, file: CacheFile, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length; ) {
-    const wanted = bytes.length - at;
-    const { bytesWritten } = await file.write(bytes, at, wanted, null);
-    if (!(Number.isInteger(bytesWritten) && bytesWritten > 0 && bytesWritten <= wanted)) {
-      throw new OptionError(
-        `${caller}: file.write took ${formatValue(bytesWritten)} of ${wanted} bytes; what is written so far is no whole cache`,
-      );
-    }
-    at += bytesWritten;
-  }
-}
-
-/** Fills `bytes` in as many reads as that takes; returns how many there were before the end of the file. */
-async function readUpTo(caller: string, file: CacheFile, bytes: Uint8Array): Promise<number> {
-  let at = 0;
-  while (at < bytes.length) {
-    const wanted = bytes.length - at;
-    const { bytesRead } = await file.read(bytes, at, wanted, null);
-    if (bytesRead === 0) break;
-    if (!(Number.isInteger(bytesRead) && bytesRead > 0 && bytesRead <= wanted))
-      throw new OptionError(`${caller}: file.read gave ${formatValue(bytesRead)} of ${wanted} bytes`);
-    at += bytesRead;
-  }
-  return at;
 }

@@ -22,6 +22,7 @@ export {
 export { type AttentionWeightsOptions, attentionWeights, type WeightsStage } from './attention-weights.ts';
 export type { BackendChoice } from './backend.ts';
 export { type BackendInfo, backendInfo, getNumThreads, setNumThreads } from './backend-info.ts';
+export type { ReadableFile, WritableFile } from './byte-file.ts';
 export type { CacheFile, CacheLoadOptions } from './cache-file.ts';
 export { type CompareOptions, compareAttention, type Report } from './compare-attention.ts';
 export type { DType, TensorData } from './dtype.ts';
@@ -35,6 +36,18 @@ export {
   SdpaError,
   ShapeError,
 } from './errors.ts';
+export { readNpy, readNpyFrom, writeNpy, writeNpyTo } from './formats/npy.ts';
+export type { ReadOptions } from './formats/reading.ts';
+export {
+  type NamedTensors,
+  readSafetensors,
+  type Safetensors,
+  type SafetensorsReadOptions,
+  writeSafetensors,
+  writeSafetensorsTo,
+} from './formats/safetensors.ts';
+export { openSafetensors, type SafetensorsFile, type TensorReadOptions } from './formats/safetensors-file.ts';
+export type { SafetensorsEntry } from './formats/safetensors-header.ts';
 export {
   type AppendOptions,
   type CacheAttentionAsyncOptions,

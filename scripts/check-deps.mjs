@@ -16,6 +16,7 @@ const libLayers = [
   /^(native|reference)\//,
   /^backend\.ts$/,
   otherLibFiles,
+  /^formats\//,
   /^modules\//,
   /^index\.ts$/,
   /^cli(\.ts|\/)/,
