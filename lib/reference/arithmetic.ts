@@ -27,9 +27,12 @@ export interface DotOperands {
 
 const identity = (x: number): number => x;
 
-/** Everything in float64. */
+/** Half a unit in the last place beyond the largest float32: from here on a number rounds to Infinity. */
+const FLOAT32_OVERFLOW = 2 ** 128 - 2 ** 103;
+
+/** Everything in float64, but that a score beyond float32's range is infinite, as it is in every kernel. */
 export const exactArithmetic: Arithmetic = {
-  round: identity,
+  round: (x) => (x < FLOAT32_OVERFLOW && x > -FLOAT32_OVERFLOW ? x : Math.fround(x)),
   accumulate: identity,
   scaledDot(scale, { a, aBegin, b, length }, bBegin) {
     // Four sums, because one would wait for its own addition at every step.

@@ -46,7 +46,7 @@ export function scoreRow(head: Head, i: number, scores: Float64Array, arithmetic
       continue;
     const added = bias === null ? 0 : readElement(bias, biasAt + j * bias.strides[3]);
     if (added === -Infinity) continue;
-    let score = scaledDot(scale, row, j * headDim);
+    let score = round(scaledDot(scale, row, j * headDim));
     if (softcap !== 0) score = round(softcap * Math.tanh(score / softcap));
     if (slope !== 0) score = round(score - round(slope * Math.abs(position - j)));
     scores[j] = round(score + added);
@@ -74,7 +74,8 @@ export function attendGroup(
     for (let i = 0; i < qLen; i++) {
       scoreRow(head, i, scores, arithmetic);
       const rowLse = softmax(scores, sinks === null ? -Infinity : sinks.at(h), weights, arithmetic);
-      o.fill(0);
+      // NaN among the scores is NaN in the sum of the weights, by which all is divided.
+      o.fill(Number.isNaN(rowLse) ? NaN : 0);
       for (let j = 0; j < kvLen; j++) {
         // Skipped, not multiplied by 0: an invisible v may hold NaN.
         if (scores[j] !== -Infinity) arithmetic.addScaled(o, weights[j], v, j * valueDim);

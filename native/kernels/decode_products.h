@@ -96,12 +96,13 @@ struct RowScales {
     for (int64_t key = count; key < roundUp(count, Vec::kWidth); ++key) scale[key] = 0.0f;
   }
 
-  // numbers[row][key] *= the key's scale
-  void multiply(int64_t rows, int64_t count, float* numbers) const {
+  // numbers[row][key] *= the key's scale, and then factor
+  void multiply(int64_t rows, int64_t count, float* numbers, float factor = 1.0f) const {
+    const Vec after = Vec::broadcast(factor);
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t key = 0; key < count; key += Vec::kWidth) {
         float* place = numbers + row * kDecodeBlock + key;
-        (Vec::load(place) * Vec::load(scale + key)).store(place);
+        (Vec::load(place) * Vec::load(scale + key) * after).store(place);
       }
     }
   }
@@ -118,6 +119,7 @@ struct FusedProducts {
   using Sum = Vec;
   static constexpr bool kHasUnits = false;
   static constexpr bool kIsScaled = sizeof(T) == 1;
+  static constexpr float kQueryShift = kIsScaled ? 0.0078125f : 1.0f;  // rows of int8 are 127 times their numbers: no sum overflows
   static constexpr int kStep = Vec::kWidth;
   static constexpr int kValueKeys = 1;
   static constexpr int kGranule = Vec::kWidth;
@@ -136,18 +138,18 @@ SDPA_UNROLL
   }
   static Vec broadcast(const float* weight) { return Vec::broadcast(*weight); }
 
-  // A row of q as the kernels read it: times scale, zeros behind headDim. Returns the unit that its scores then have.
+  // A row of q as the kernels read it: times scale and the shift, zeros behind headDim. Returns the unit that its scores then have.
   template <class Q>
   static float packQuery(const Q* q, int64_t headDim, float scale, int64_t stride, float* out) {
     for (int64_t d = 0; d < headDim; d += kStep, out += stride) {
-      (loadUpTo(q + d, headDim - d) * Vec::broadcast(scale)).store(out);
+      (loadUpTo(q + d, headDim - d) * Vec::broadcast(scale) * Vec::broadcast(kQueryShift)).store(out);
     }
     return 1.0f;
   }
   // scores[row][key] of the block, in units of the rows -> scores.
   static void finishScores(const KeyBlock<FusedProducts>& block, const float*, int64_t rows, float* scores) {
     if constexpr (kIsScaled) {
-      RowScales(block.k, block.stride, block.headDim, block.count).multiply(rows, block.count, scores);
+      RowScales(block.k, block.stride, block.headDim, block.count).multiply(rows, block.count, scores, 1.0f / kQueryShift);
     }
   }
   static void storeWeights(Vec weights, float* out) { weights.store(out); }

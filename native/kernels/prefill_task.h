@@ -110,13 +110,14 @@ struct PrefillRows {
     }
   }
 
-  // A sink logit is a key with no value: m = sink, l = 1, o = 0. Chunks of keys that are merged later start without.
+  // A sink logit is a key with no value: m = sink, l = 1, o = 0; l is NaN for a sink of Infinity or NaN. Chunks of keys
+  // that are merged later start without.
   void initialise(const QueryTile& tile, bool withSinks = true) const {
     memset(tile.oT, 0, static_cast<size_t>(tile.lanes * channels) * sizeof(float));
     for (int64_t i = 0; i < tile.lanes; ++i) {
       const RowIndex row = rowIndex(problem, task.kvHead, tile.rowBegin + minimum(i, tile.rows - 1));
       tile.m[i] = problem.sinks && withSinks ? problem.sinks[row.head] : kNegativeInfinity;
-      tile.l[i] = tile.lseSum[i] = tile.m[i] == kNegativeInfinity ? 0.0f : 1.0f;
+      tile.l[i] = tile.lseSum[i] = tile.m[i] == kNegativeInfinity ? 0.0f : 1.0f + (tile.m[i] - tile.m[i]);
     }
   }
 
