@@ -223,12 +223,23 @@ export function readWord<T extends string>(
   throw new OptionError(`${caller}: ${name} must be one of ${list}; got ${formatValue(value)}`);
 }
 
+/** The factor of the scores, which kernels hold as float32. */
+export function readScale(caller: string, value: unknown, fallback: number): number {
+  const scale = readNumber(caller, 'scale', value, fallback);
+  if (Number.isFinite(Math.fround(scale))) return scale;
+  throw new OptionError(`${caller}: scale must be a number that float32 can hold; got ${scale}`);
+}
+
 /** Non-negative softcap; 0, null and undefined mean none. */
 export function readSoftcap(caller: string, value: unknown): number {
   const softcap = readNumber(caller, 'softcap', value, 0);
-  if (softcap >= 0) return softcap;
-  throw new OptionError(`${caller}: softcap must be positive, or 0 for none; got ${softcap}`);
+  if (softcap === 0 || (softcap >= SMALLEST_NORMAL && Number.isFinite(Math.fround(softcap)))) return softcap;
+  const remedy = softcap > 0 ? ', and a normal number of float32' : '';
+  throw new OptionError(`${caller}: softcap must be positive, or 0 for none${remedy}; got ${softcap}`);
 }
+
+/** Of float32: below it a division loses digits. */
+const SMALLEST_NORMAL = 2 ** -126;
 
 /** A window with every side resolved. */
 export interface ResolvedWindow {
