@@ -40,24 +40,39 @@ function candidates(): string[] {
 
 function findAddon(): Addon | NativeLoadError {
   const failures: string[] = [];
+  let cause: unknown;
   for (const path of candidates()) {
-    if (!existsSync(path)) {
-      failures.push(`${path}: not there`);
-      continue;
-    }
     try {
-      const addon = require(path) as Addon;
-      const stale = staleField(addon);
-      if (stale === undefined) return addon;
-      failures.push(`${path}: built from other sources (${stale})`);
+      const addon = existsSync(path) ? (require(path) as Addon) : null;
+      const stale = addon && staleField(addon);
+      if (addon !== null && stale === undefined) return addon;
+      failures.push(`${path}: ${addon === null ? 'not there' : `built from other sources (${stale})`}`);
     } catch (error) {
-      failures.push(`${path}: ${(error as Error).message}`);
+      cause = error;
+      failures.push(`${path}: ${reasonOf(error as NodeJS.ErrnoException)}`);
     }
   }
   return new NativeLoadError(
-    `no addon for ${process.platform}-${process.arch} could be loaded; tried ${failures.join('; ')}. ` +
-      "In a checkout, 'npm run build' builds it (python3, make and a C++17 compiler are needed)",
+    `no addon for ${process.platform}-${process.arch} could be loaded; tried ${failures.join('; ')}. ${remedyFor(cause)}`,
+    { cause },
   );
+}
+
+/** Node's permission model, and --no-addons. */
+const FORBIDDEN: Readonly<Record<string, string>> = {
+  ERR_DLOPEN_DISABLED: 'Node was told to load no addons (ERR_DLOPEN_DISABLED)',
+  ERR_ACCESS_DENIED: 'Node was told not to read it (ERR_ACCESS_DENIED)',
+};
+
+function reasonOf({ code = '', message }: NodeJS.ErrnoException): string {
+  return FORBIDDEN[code] ?? message;
+}
+
+function remedyFor(cause: unknown): string {
+  const code = (cause as NodeJS.ErrnoException | undefined)?.code ?? '';
+  if (Object.hasOwn(FORBIDDEN, code))
+    return `With --permission, also give node --allow-addons and --allow-fs-read=${fileURLToPath(root)}*`;
+  return "In a checkout, 'npm run build' builds it (python3, make and a C++17 compiler are needed)";
 }
 
 /** The first field whose name differs between this code and the addon, so that a stale binary never runs. */
