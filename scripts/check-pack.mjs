@@ -6,7 +6,8 @@ import { join, resolve } from 'node:path';
 
 process.chdir(resolve(import.meta.dirname, '..'));
 const maxBytes = 5 * 2 ** 20;
-const allowed = /^(dist\/.+\.(js|d\.ts)|prebuilds\/.+\.node|package\.json|README\.md|LICENSE|CHANGELOG\.md)$/;
+const allowed =
+  /^(dist\/.+\.(js|d\.ts)|prebuilds\/.+\.node|package\.json|README\.md|LICENSE|CHANGELOG\.md|SECURITY\.md)$/;
 const required = [
   'dist/index.js',
   'dist/index.d.ts',
@@ -15,6 +16,7 @@ const required = [
   'README.md',
   'LICENSE',
   'CHANGELOG.md',
+  'SECURITY.md',
 ];
 
 const faults = [];
