@@ -5,6 +5,8 @@
 #define SDPA_ALWAYS_INLINE __forceinline
 #define SDPA_HIDDEN
 #define SDPA_UNROLL
+#define SDPA_READ_FLAG(p) (*(p))  // a volatile int that another thread writes
+#define SDPA_WRITE_FLAG(p, value) (*(p) = (value))
 #if defined(_M_X64)
 #include <immintrin.h>
 #define SDPA_PREFETCH_READ(p) _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1)
@@ -19,6 +21,8 @@
 #else
 #define SDPA_ALWAYS_INLINE inline __attribute__((always_inline))
 #define SDPA_HIDDEN __attribute__((visibility("hidden")))
+#define SDPA_READ_FLAG(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+#define SDPA_WRITE_FLAG(p, value) __atomic_store_n((p), (value), __ATOMIC_RELAXED)
 #define SDPA_PREFETCH_READ(p) __builtin_prefetch((p), 0, 2)   // into L2
 #define SDPA_PREFETCH_NEAR(p) __builtin_prefetch((p), 0, 3)   // into L1
 #define SDPA_PREFETCH_WRITE(p) __builtin_prefetch((p), 1, 3)  // into L1

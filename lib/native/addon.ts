@@ -26,11 +26,15 @@ export interface Addon {
   readonly sequenceFields: readonly string[];
 
   attention(problem: Float64Array, ...operands: Operands): Status;
-  /** As attention, off the event loop; stops soon after cancelFlag[0] becomes non-zero. */
-  attentionAsync(
-    problem: Float64Array,
-    ...operandsAndFlag: [...Operands, cancelFlag: Int32Array]
-  ): Promise<Status>;
+  /** As attention, off the event loop. `id` is the number by which cancelAsync knows the call. */
+  attentionAsync(problem: Float64Array, ...operandsAndId: [...Operands, id: number]): Promise<Status>;
+  /** Ends the call with the status 1: at once if it still waits for a thread, else soon. */
+  cancelAsync(id: number): void;
+  /**
+   * Whether the memory of an ArrayBuffer can be kept in place during an asynchronous call; where not, the call works on
+   * copies. For tests, `enabled` false makes this process do without.
+   */
+  pinsMemory(enabled?: boolean): boolean;
 
   /**
    * Statistics of the weights, [B, numHeads, Lq] each, laid out as lse is. out and v are left out: valueDim is 0.
@@ -97,6 +101,9 @@ export interface Addon {
 export interface NativeCache {
   /** layout: tokens, then offset and batch, head, row strides in elements of k, then of v. False: no room. */
   append(layout: Float64Array, k: TensorData, v: TensorData): boolean;
+  /** append in two parts; between them, truncate to the length before leaves no trace. */
+  appendRevocably(layout: Float64Array, k: TensorData, v: TensorData): boolean;
+  confirmAppend(): void;
   attend(problem: Float64Array, ...operands: Operands): Status;
   step(
     layout: Float64Array,
@@ -108,10 +115,7 @@ export interface NativeCache {
   /** Whether the cache can hold these rows: one of int8, finite numbers. */
   holds(layout: Float64Array, k: TensorData, v: TensorData): boolean;
   repeater(): RepeatStep;
-  attendAsync(
-    problem: Float64Array,
-    ...operandsAndFlag: [...Operands, cancelFlag: Int32Array]
-  ): Promise<Status>;
+  attendAsync(problem: Float64Array, ...operandsAndId: [...Operands, id: number]): Promise<Status>;
   truncate(length: number): void;
   /** Of the tokens from `begin` on keeps those at begin + indices[i], in that order. False: no room. */
   keep(begin: number, indices: Float64Array): boolean;

@@ -5,7 +5,7 @@ import type { AttentionProblem } from '../problem.ts';
 import type { Tensor } from '../tensor.ts';
 import type { Addon } from './addon.ts';
 import { NativeCacheStorage } from './cache.ts';
-import { checkStatus, guard, operandsOf, steadyOperandsOf, withCancelFlag } from './call.ts';
+import { checkStatus, guard, operandsOf, settle } from './call.ts';
 import { encodeProblem } from './encode.ts';
 import { loadAddon } from './loader.ts';
 import { writeStats } from './stats.ts';
@@ -41,8 +41,8 @@ class NativeBackend implements Backend {
     signal?: AbortSignal,
   ): Promise<void> {
     const call = { problem, out, lse };
-    await withCancelFlag(signal, (cancelFlag) =>
-      guard(() => this.#addon.attentionAsync(encodeProblem(call), ...steadyOperandsOf(call), cancelFlag)),
+    await settle(this.#addon, call, signal, (...operandsAndId) =>
+      this.#addon.attentionAsync(encodeProblem(call), ...operandsAndId),
     );
   }
 

@@ -4,7 +4,7 @@ import type { AttentionProblem } from '../problem.ts';
 import { Tensor } from '../tensor.ts';
 import { notFinite, sourceDType } from '../tensor-int8.ts';
 import type { Addon, NativeCache, RepeatStep } from './addon.ts';
-import { checkStatus, guard, operandsOf, steadyOperandsOf, withCancelFlag } from './call.ts';
+import { checkStatus, guard, operandsOf, settle } from './call.ts';
 import { type Call, dtypeCode, encodeProblem } from './encode.ts';
 
 /** A cache whose memory belongs to the addon. */
@@ -86,6 +86,16 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
     if (!guard(() => this.#cache.append(appendLayout(k, v), k.data, v.data))) throw this.#full(k.shape[2]);
   }
 
+  appendRevocably(k: Tensor, v: Tensor): void {
+    this.#checkHolds(k, v);
+    if (!guard(() => this.#cache.appendRevocably(appendLayout(k, v), k.data, v.data)))
+      throw this.#full(k.shape[2]);
+  }
+
+  confirmAppend(): void {
+    this.#cache.confirmAppend();
+  }
+
   attend(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
     const call = { problem, out, lse };
     checkStatus(guard(() => this.#cache.attend(encodeProblem(call), ...operandsOf(call))));
@@ -112,8 +122,8 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
     signal?: AbortSignal,
   ): Promise<void> {
     const call = { problem, out, lse };
-    await withCancelFlag(signal, (cancelFlag) =>
-      guard(() => this.#cache.attendAsync(encodeProblem(call), ...steadyOperandsOf(call), cancelFlag)),
+    await settle(this.#addon, call, signal, (...operandsAndId) =>
+      this.#cache.attendAsync(encodeProblem(call), ...operandsAndId),
     );
   }
 

@@ -1,6 +1,7 @@
 import { CapacityError, OptionError, ShapeError } from '../errors.ts';
 import type { Tensor } from '../tensor.ts';
-import type { Operand, Operands, Status } from './addon.ts';
+import { checkStillThere } from '../tensor-memory.ts';
+import type { Addon, Operand, Operands, Status } from './addon.ts';
 import type { Call } from './encode.ts';
 
 const dataOf = (tensor: Tensor | null): Operand => (tensor === null ? null : tensor.data);
@@ -25,7 +26,7 @@ const INPUTS = ['q', 'k', 'v', 'mask', 'bias', 'alibiSlopes', 'sinks'] as const;
 
 /**
  * {@link operandsOf} of a call that runs while JavaScript goes on. What is transferred meanwhile the addon keeps in
- * place (native/binding/pinned_memory.h); what may shrink meanwhile is refused.
+ * place (native/binding/pinned_memory.h) or has copied (private_memory.h); what may shrink meanwhile is refused.
  */
 export function steadyOperandsOf(call: Call): Operands {
   for (const name of INPUTS) checkSteady(name, call.problem[name]);
@@ -62,21 +63,29 @@ export function checkStatus(status: Status): void {
   }
 }
 
-/** Runs an async call whose flag is raised when the signal aborts; rejects with the signal's reason then. */
-export async function withCancelFlag(
+let calls = 0;
+
+/**
+ * Runs an asynchronous call of the addon until it has ended, and rejects where it was aborted, where memory was out, or where
+ * `out` is gone.
+ */
+export async function settle(
+  addon: Addon,
+  call: Call,
   signal: AbortSignal | undefined,
-  start: (cancelFlag: Int32Array) => Promise<Status>,
+  start: (...operandsAndId: [...Operands, id: number]) => Promise<Status>,
 ): Promise<void> {
   signal?.throwIfAborted();
-  const cancelFlag = new Int32Array(1);
-  const onAbort = (): void => {
-    cancelFlag[0] = 1;
-  };
+  const id = calls++;
+  const operands = steadyOperandsOf(call);
+  const elements = call.out.data.length;
+  const onAbort = (): void => addon.cancelAsync(id);
   signal?.addEventListener('abort', onAbort, { once: true });
   try {
-    checkStatus(await start(cancelFlag));
+    checkStatus(await guard(() => start(...operands, id)));
   } finally {
     signal?.removeEventListener('abort', onAbort);
   }
   signal?.throwIfAborted();
+  checkStillThere('out', call.out, elements);
 }

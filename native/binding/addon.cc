@@ -1,9 +1,11 @@
 // The addon's exports. Mirrored by lib/native/addon.ts.
 #include <napi.h>
 
+#include "binding/async_call.h"
 #include "binding/attention_binding.h"
 #include "binding/kv_cache_binding.h"
 #include "binding/machine_binding.h"
+#include "binding/pinned_memory.h"
 #include "binding/step_all_binding.h"
 #include "binding/stats_binding.h"
 
@@ -24,6 +26,8 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("sequenceFields", fieldNames(env, sequenceFields, sizeof sequenceFields / sizeof *sequenceFields));
   exports.Set("attention", Napi::Function::New(env, sdpa::attention, "attention"));
   exports.Set("attentionAsync", Napi::Function::New(env, sdpa::attentionAsync, "attentionAsync"));
+  exports.Set("cancelAsync", Napi::Function::New(env, sdpa::AsyncCall::cancel, "cancelAsync"));
+  exports.Set("pinsMemory", Napi::Function::New(env, sdpa::pinsMemory, "pinsMemory"));
   exports.Set("attentionStats", Napi::Function::New(env, sdpa::attentionStats, "attentionStats"));
   exports.Set("KvCache", sdpa::KvCacheBinding::define(env));
   exports.Set("stepAll", Napi::Function::New(env, sdpa::stepAll, "stepAll"));

@@ -120,7 +120,7 @@ bool DecodedProblem::decode(Napi::Env env, const Span& fields) {
   return true;
 }
 
-bool DecodedProblem::attach(Napi::Env env, const TensorSpans& spans) {
+bool DecodedProblem::attach(Napi::Env env, TensorSpans& spans) {
   Problem& p = problem;
   const int64_t qBytes = bytesOf(p.qDType), kvBytes = bytesOf(p.kvDType);
   for (const Sequence& s : sequences) {
@@ -128,34 +128,35 @@ bool DecodedProblem::attach(Napi::Env env, const TensorSpans& spans) {
     const auto rows = [&](int64_t headStride, int64_t rowStride, int64_t width) {
       return reachOf(p.numHeads, headStride, s.qLen, rowStride, width, 1);
     };
-    if (!rows(p.qHeadStride, p.qRowStride, p.headDim).isWithin(spans.q, qBytes, s.qOffset)) {
+    if (!rows(p.qHeadStride, p.qRowStride, p.headDim).uses(spans.q, qBytes, s.qOffset)) {
       return failExtent(env, "q", spans.q);
     }
-    if (p.valueDim > 0 && !rows(p.outHeadStride, p.outRowStride, p.valueDim).isWithin(spans.out, qBytes, s.outOffset)) {
+    if (p.valueDim > 0 && !rows(p.outHeadStride, p.outRowStride, p.valueDim).uses(spans.out, qBytes, s.outOffset)) {
       return failExtent(env, "out", spans.out);
     }
-    if (spans.lse.given && !rows(p.lseHeadStride, p.lseRowStride, 1).isWithin(spans.lse, 4, s.lseOffset)) {
+    if (spans.lse.given && !rows(p.lseHeadStride, p.lseRowStride, 1).uses(spans.lse, 4, s.lseOffset)) {
       return failExtent(env, "lse", spans.lse);
     }
     if (spans.alibiSlopes.given &&
-        !reachOf(p.numHeads, p.alibiHeadStride, 1, 0, 1, 0).isWithin(spans.alibiSlopes, 4, s.alibiOffset)) {
+        !reachOf(p.numHeads, p.alibiHeadStride, 1, 0, 1, 0).uses(spans.alibiSlopes, 4, s.alibiOffset)) {
       return failExtent(env, "alibiSlopes", spans.alibiSlopes);
     }
     if (s.kvLen == 0) continue;
     const Reach kReach = reachOf(p.numKvHeads, p.kHeadStride, s.kvLen, p.kRowStride, p.headDim, 1);
-    if (spans.k.given && !kReach.isWithin(spans.k, kvBytes, s.kOffset)) return failExtent(env, "k", spans.k);
+    if (spans.k.given && !kReach.uses(spans.k, kvBytes, s.kOffset)) return failExtent(env, "k", spans.k);
     const Reach vReach = reachOf(p.numKvHeads, p.vHeadStride, s.kvLen, p.vRowStride, maximum(p.valueDim, 1), 1);
-    if (spans.v.given && p.valueDim > 0 && !vReach.isWithin(spans.v, kvBytes, s.vOffset)) {
+    if (spans.v.given && p.valueDim > 0 && !vReach.uses(spans.v, kvBytes, s.vOffset)) {
       return failExtent(env, "v", spans.v);
     }
     const Reach maskReach = reachOf(p.numHeads, p.maskHeadStride, s.qLen, p.maskRowStride, s.kvLen - s.maskBegin, p.maskKeyStride);
-    if (spans.mask.given && s.maskBegin < s.kvLen && !maskReach.isWithin(spans.mask, 1, s.maskOffset)) return failExtent(env, "mask", spans.mask);
+    if (spans.mask.given && s.maskBegin < s.kvLen && !maskReach.uses(spans.mask, 1, s.maskOffset)) return failExtent(env, "mask", spans.mask);
     const Reach biasReach = reachOf(p.numHeads, p.biasHeadStride, s.qLen, p.biasRowStride, s.kvLen, p.biasKeyStride);
-    if (spans.bias.given && !biasReach.isWithin(spans.bias, bytesOf(p.biasDType), s.biasOffset)) {
+    if (spans.bias.given && !biasReach.uses(spans.bias, bytesOf(p.biasDType), s.biasOffset)) {
       return failExtent(env, "bias", spans.bias);
     }
   }
-  if (spans.sinks.given && spans.sinks.length < p.numHeads) return failExtent(env, "sinks", spans.sinks);
+  const Reach sinksReach = reachOf(p.numHeads, 1, 1, 0, 1, 0);
+  if (spans.sinks.given && !sinksReach.uses(spans.sinks, 4, 0)) return failExtent(env, "sinks", spans.sinks);
   p.q = spans.q.data;
   p.k = spans.k.data;
   p.v = spans.v.data;

@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "intervals.h"
 #include "kernel_table.h"
 
 namespace sdpa {
@@ -16,6 +17,7 @@ struct Span {
   int64_t length = 0;  // elements; 0 for a detached buffer
   int64_t elementBytes = 0;
   bool given = false;
+  int64_t first = INT64_MAX, last = -1;  // of the elements that a call uses, once its problem is attached
 
   static Span from(Napi::Env env, napi_value value);
 };
@@ -31,6 +33,13 @@ struct Reach {
   bool isWithin(const Span& span, int64_t elementBytes, int64_t offset) const {
     return span.given && span.elementBytes == elementBytes && offset < span.length && offset + low >= 0 &&
            offset + high < span.length;
+  }
+  // As isWithin, and the span takes note of it.
+  bool uses(Span& span, int64_t elementBytes, int64_t offset) const {
+    if (!isWithin(span, elementBytes, offset)) return false;
+    span.first = minimum(span.first, offset + low);
+    span.last = maximum(span.last, offset + high);
+    return true;
   }
 };
 
@@ -53,7 +62,7 @@ struct DecodedProblem {
   // Reads the flat array; false with a pending JavaScript exception where it is malformed.
   bool decode(Napi::Env env, const Span& fields);
   // Points the problem at the spans after checking their extents; k and v are checked only where they are given.
-  bool attach(Napi::Env env, const TensorSpans& spans);
+  bool attach(Napi::Env env, TensorSpans& spans);
 };
 
 }  // namespace sdpa

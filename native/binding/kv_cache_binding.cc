@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "binding/async_call.h"
+
 namespace sdpa {
 namespace {
 
@@ -25,7 +27,10 @@ void copyHead(const KvTokens& tokens, bool values, int64_t batch, int64_t head, 
 
 Napi::Function KvCacheBinding::define(Napi::Env env) {
   return DefineClass(env, "KvCache",
-                     {InstanceMethod("append", &KvCacheBinding::append), InstanceMethod("attend", &KvCacheBinding::attend),
+                     {InstanceMethod("append", &KvCacheBinding::append),
+                      InstanceMethod("appendRevocably", &KvCacheBinding::appendRevocably),
+                      InstanceMethod("confirmAppend", &KvCacheBinding::confirmAppend),
+                      InstanceMethod("attend", &KvCacheBinding::attend),
                       InstanceMethod("step", &KvCacheBinding::step), InstanceMethod("holds", &KvCacheBinding::holds),
                       InstanceMethod("repeater", &KvCacheBinding::repeater),
                       InstanceMethod("attendAsync", &KvCacheBinding::attendAsync),
@@ -113,15 +118,15 @@ Napi::Value KvCacheBinding::holds(const Napi::CallbackInfo& info) {
 }
 
 bool KvCacheBinding::appendSources(Napi::Env env, const KvSource& k, const KvSource& v, int64_t tokens) {
-  const bool done = tokens_.append(k, v, tokens);
+  const bool done = tokens_.appendRevocably(k, v, tokens);
   if (done) reportMemory(env);
   return done;
 }
 
-bool KvCacheBinding::readProblem(const Napi::CallbackInfo& info, size_t first, DecodedProblem& decoded) {
+bool KvCacheBinding::readProblem(const Napi::CallbackInfo& info, size_t first, DecodedProblem& decoded, TensorSpans& spans) {
   const Napi::Env env = info.Env();
   if (!decoded.decode(env, Span::from(env, info[first]))) return false;
-  TensorSpans spans = TensorSpans::from(info, first + 1);
+  spans = TensorSpans::from(info, first + 1);
   spans.k = spans.v = Span();  // they are here
   const KvCacheConfig& config = tokens_.config();
   Problem& problem = decoded.problem;
@@ -176,12 +181,29 @@ Napi::Value KvCacheBinding::cacheMemory(const Napi::CallbackInfo& info) {
 
 Napi::Value KvCacheBinding::append(const Napi::CallbackInfo& info) {
   TokenLayout layout;
+  const bool done = appendRows(info, &layout);
+  if (done) confirm(info.Env());
+  return Napi::Boolean::New(info.Env(), done);
+}
+
+Napi::Value KvCacheBinding::appendRevocably(const Napi::CallbackInfo& info) {
+  TokenLayout layout;
   return Napi::Boolean::New(info.Env(), appendRows(info, &layout));
+}
+
+void KvCacheBinding::confirm(Napi::Env env) {
+  if (tokens_.confirmAppend()) reportMemory(env);
+}
+
+Napi::Value KvCacheBinding::confirmAppend(const Napi::CallbackInfo& info) {
+  confirm(info.Env());
+  return info.Env().Undefined();
 }
 
 Napi::Value KvCacheBinding::attend(const Napi::CallbackInfo& info) {
   DecodedProblem decoded;
-  if (!readProblem(info, 0, decoded)) return info.Env().Undefined();
+  TensorSpans spans;
+  if (!readProblem(info, 0, decoded, spans)) return info.Env().Undefined();
   return statusValue(info.Env(), runAttention(decoded.problem));
 }
 
@@ -190,12 +212,14 @@ Napi::Value KvCacheBinding::step(const Napi::CallbackInfo& info) {
   TokenLayout layout;
   if (!appendRows(info, &layout)) return statusValue(info.Env(), RunStatus::kOutOfMemory);
   DecodedProblem decoded;
-  if (!readProblem(info, 3, decoded)) {
+  TensorSpans spans;
+  if (!readProblem(info, 3, decoded, spans)) {
     tokens_.truncate(before);
     return info.Env().Undefined();
   }
   const RunStatus status = runAttention(decoded.problem);
   if (status == RunStatus::kDone) {
+    confirm(info.Env());
     repeated_.keep(std::move(decoded), layout);
   } else {
     tokens_.truncate(before);
@@ -210,9 +234,12 @@ bool KvCacheBinding::repeat(Napi::Env env, const Span (&spans)[4], const int64_t
   if (!appendSources(env, repeated_.k(), repeated_.v(), repeated_.tokens())) return false;
   DecodedProblem& decoded = repeated_.over(tokens_.length());
   pointAtCache(decoded);
-  if (runAttention(decoded.problem) == RunStatus::kDone) return true;
-  tokens_.truncate(before);
-  return false;
+  if (runAttention(decoded.problem) != RunStatus::kDone) {
+    tokens_.truncate(before);
+    return false;
+  }
+  confirm(env);
+  return true;
 }
 
 // Not a method, and not wrapped: to find the C++ object of a JavaScript one takes 60 ns, and node-addon-api allocates where
@@ -243,13 +270,10 @@ napi_value KvCacheBinding::repeatStep(napi_env env, napi_callback_info info) {
 }
 
 Napi::Value KvCacheBinding::attendAsync(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
   DecodedProblem decoded;
-  if (!readProblem(info, 0, decoded)) return env.Undefined();
-  auto* worker = new AttentionWorker(info, std::move(decoded), Span::from(env, info[10]));
-  const Napi::Promise promise = worker->promise();
-  worker->Queue();
-  return promise;
+  TensorSpans spans;
+  if (!readProblem(info, 0, decoded, spans)) return info.Env().Undefined();
+  return AsyncCall::start(info, std::move(decoded), spans);
 }
 
 Napi::Value KvCacheBinding::truncate(const Napi::CallbackInfo& info) {

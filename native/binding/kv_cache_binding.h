@@ -28,6 +28,9 @@ class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
   // append(layout, k, v) -> whether there was room; layout = [tokens, then offset and batch, head, row strides in
   // elements of k, then the same of v]
   Napi::Value append(const Napi::CallbackInfo& info);
+  // appendRevocably(layout, k, v), then confirmAppend() or truncate(the length before), which leaves no trace
+  Napi::Value appendRevocably(const Napi::CallbackInfo& info);
+  Napi::Value confirmAppend(const Napi::CallbackInfo& info);
   // attend(problem, then the nine operands of attention, k and v null) -> status
   Napi::Value attend(const Napi::CallbackInfo& info);
   // step(layout, k, v, problem, operands) -> status; 2, with nothing appended, where there is no room
@@ -38,7 +41,7 @@ class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
   // this memory -> whether it did; nothing has changed where it did not
   Napi::Value repeater(const Napi::CallbackInfo& info);
   static napi_value repeatStep(napi_env env, napi_callback_info info);
-  // attendAsync(problem, operands, cancelFlag) -> Promise<status>
+  // attendAsync(problem, operands, id) -> Promise<status>; async_call.h
   Napi::Value attendAsync(const Napi::CallbackInfo& info);
   Napi::Value truncate(const Napi::CallbackInfo& info);
   // keep(begin, indices: Float64Array) -> whether there was room: of the tokens from `begin` on these only, in this order
@@ -61,9 +64,10 @@ class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
   bool canHold(const KvSource& k, const KvSource& v, int64_t tokens) const;
   bool appendRows(const Napi::CallbackInfo& info, TokenLayout* layout);
   bool appendSources(Napi::Env env, const KvSource& k, const KvSource& v, int64_t tokens);
+  void confirm(Napi::Env env);
   bool repeat(Napi::Env env, const Span (&spans)[4], const int64_t (&offsets)[4]);
   // Decodes the problem whose arguments begin at `first`, and points its keys and values at this cache.
-  bool readProblem(const Napi::CallbackInfo& info, size_t first, DecodedProblem& decoded);
+  bool readProblem(const Napi::CallbackInfo& info, size_t first, DecodedProblem& decoded, TensorSpans& spans);
   void pointAtCache(DecodedProblem& decoded);
 
   KvTokens tokens_;

@@ -6,6 +6,8 @@
 // the engine has it as this compiler spells it, the library is ours, and so is the meaning of what GetBackingStore returns.
 #include "binding/pinned_memory.h"
 
+#include <atomic>
+
 #if defined(__GNUC__)
 
 namespace v8 {
@@ -24,30 +26,57 @@ class ArrayBuffer {
 }  // namespace v8
 
 namespace sdpa {
+namespace {
 
-std::shared_ptr<void> pinMemory(Napi::Env env, napi_value value) {
+bool canPin() {
   using New = v8::Local<v8::ArrayBuffer> (*)(v8::Isolate*, std::shared_ptr<v8::BackingStore>);
   static const New volatile sameLibrary = &v8::ArrayBuffer::New;
-  bool isTypedArray = false;
-  if (sameLibrary == nullptr || napi_is_typedarray(env, value, &isTypedArray) != napi_ok || !isTypedArray) return {};
-  napi_value buffer;
-  bool isArrayBuffer = false;  // else a SharedArrayBuffer, which nobody can transfer
-  if (napi_get_typedarray_info(env, value, nullptr, nullptr, nullptr, &buffer, nullptr) != napi_ok ||
-      napi_is_arraybuffer(env, buffer, &isArrayBuffer) != napi_ok || !isArrayBuffer) {
-    return {};
-  }
-  // A napi_value is the address of a handle, as is the `this` of a V8 object.
-  return reinterpret_cast<v8::ArrayBuffer*>(buffer)->GetBackingStore();
+  return sameLibrary != nullptr;
 }
 
+// A napi_value is the address of a handle, as is the `this` of a V8 object.
+std::shared_ptr<void> pin(napi_value buffer) { return reinterpret_cast<v8::ArrayBuffer*>(buffer)->GetBackingStore(); }
+
+}  // namespace
 }  // namespace sdpa
 
 #else
 
 namespace sdpa {
+namespace {
 
-std::shared_ptr<void> pinMemory(Napi::Env, napi_value) { return {}; }
+bool canPin() { return false; }
+std::shared_ptr<void> pin(napi_value) { return {}; }
 
+}  // namespace
 }  // namespace sdpa
 
 #endif
+
+namespace sdpa {
+namespace {
+
+std::atomic<bool> isAllowed{true};
+
+}  // namespace
+
+Hold holdMemory(Napi::Env env, napi_value value, std::shared_ptr<void>& share) {
+  bool isTypedArray = false, isArrayBuffer = false;
+  napi_value buffer;
+  if (napi_is_typedarray(env, value, &isTypedArray) != napi_ok || !isTypedArray) return Hold::kStays;
+  if (napi_get_typedarray_info(env, value, nullptr, nullptr, nullptr, &buffer, nullptr) != napi_ok ||
+      napi_is_arraybuffer(env, buffer, &isArrayBuffer) != napi_ok) {
+    return Hold::kMayGo;
+  }
+  if (!isArrayBuffer) return Hold::kStays;  // a SharedArrayBuffer, which nobody can transfer
+  if (!canPin() || !isAllowed.load(std::memory_order_relaxed)) return Hold::kMayGo;
+  share = pin(buffer);
+  return Hold::kPinned;
+}
+
+Napi::Value pinsMemory(const Napi::CallbackInfo& info) {
+  if (info[0].IsBoolean()) isAllowed.store(info[0].As<Napi::Boolean>().Value(), std::memory_order_relaxed);
+  return Napi::Boolean::New(info.Env(), canPin() && isAllowed.load(std::memory_order_relaxed));
+}
+
+}  // namespace sdpa

@@ -7,9 +7,17 @@
 
 namespace sdpa {
 
-// A share in the memory behind a typed array, or nothing where `value` is none. To hold on to the JavaScript object is
-// not enough: a buffer that is transferred leaves its memory to a new owner, which may be collected at any time.
-// Nothing too where the engine has no way to share (no V8, or one built with another C++ library, or Windows).
-std::shared_ptr<void> pinMemory(Napi::Env env, napi_value value);
+enum class Hold {
+  kStays,   // whoever keeps the JavaScript object keeps the memory: shared memory, or no typed array at all
+  kPinned,  // this share of the memory keeps it
+  kMayGo,   // the engine has no way to share (no V8, or one built with another C++ library, or Windows)
+};
+
+// How the memory behind a typed array stays. To hold on to the JavaScript object is not enough: a buffer that is
+// transferred leaves its memory to a new owner, which may be collected at any time.
+Hold holdMemory(Napi::Env env, napi_value value, std::shared_ptr<void>& pin);
+
+// pinsMemory(enabled?) -> whether this engine can; false makes this process do without, for tests
+Napi::Value pinsMemory(const Napi::CallbackInfo& info);
 
 }  // namespace sdpa

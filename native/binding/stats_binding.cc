@@ -39,7 +39,7 @@ Napi::Value attentionStats(const Napi::CallbackInfo& info) {
   DecodedProblem decoded;
   if (!decoded.decode(env, Span::from(env, info[0]))) return env.Undefined();
   decoded.problem.valueDim = 0;  // so that no extent of v and out is asked for
-  const TensorSpans spans = TensorSpans::from(info, 1);
+  TensorSpans spans = TensorSpans::from(info, 1);
   if (!decoded.attach(env, spans)) return env.Undefined();
   StatsOutput output{};
   if (!readOutput(info, 10, spans.lse, output)) {

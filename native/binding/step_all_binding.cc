@@ -49,7 +49,7 @@ struct Caches {
   // Entry i of k and v to cache i. False, with nothing appended, where one has no room.
   bool append(KvSource k, KvSource v) {
     for (size_t i = 0; i < caches.size(); ++i) {
-      if (!caches[i]->tokens().append(k, v, tokens[i])) {
+      if (!caches[i]->tokens().appendRevocably(k, v, tokens[i])) {
         takeBack(i);
         return false;
       }
@@ -93,7 +93,10 @@ Napi::Value stepAll(const Napi::CallbackInfo& info) {
   for (KvCacheBinding* cache : all.caches) tokens.push_back(&cache->tokens());
   const RunStatus status = attendAll(decoded.problem, decoded.sequences, tokens);
   if (status != RunStatus::kDone) all.takeBack(all.caches.size());
-  for (KvCacheBinding* cache : all.caches) cache->reportMemory(env);
+  for (KvCacheBinding* cache : all.caches) {
+    if (status == RunStatus::kDone) cache->tokens().confirmAppend();
+    cache->reportMemory(env);
+  }
   return statusValue(env, status);
 }
 

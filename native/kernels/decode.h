@@ -212,7 +212,7 @@ struct Decode {
     // At multiples of a block, wherever the first visible key lies: no block straddles two runs.
     const int64_t first = task.keyBegin / scratch.blockKeys * scratch.blockKeys;
     for (int64_t origin = first; origin < task.keyEnd; origin += scratch.blockKeys) {
-      if (problem.cancelled && *problem.cancelled) return;
+      if (problem.cancelled && SDPA_READ_FLAG(problem.cancelled)) return;
       int64_t begin = maximum(origin, task.keyBegin), end = minimum(origin + scratch.blockKeys, task.keyEnd);
       hull.clip(begin, end);
       forEachSpan<T>(problem, sequence, task.kvHead, 0, begin, end, [&](const KeySpan<T>& span, int64_t from, int64_t to) {

@@ -129,7 +129,7 @@ struct PrefillRows {
     const KeyHull hull = hullOf(problem, sequence, task.rowBegin / problem.groupSize,
                                 (task.rowEnd - 1) / problem.groupSize);
     for (int64_t origin = keyBegin / kKeyBlock * kKeyBlock; origin < minimum(hull.maxEnd, keyEnd); origin += kKeyBlock) {
-      if (problem.cancelled && *problem.cancelled) return;
+      if (problem.cancelled && SDPA_READ_FLAG(problem.cancelled)) return;
       int64_t begin = maximum(origin, keyBegin), end = minimum(origin + kKeyBlock, keyEnd);
       hull.clip(begin, end);
       if (begin >= end) continue;

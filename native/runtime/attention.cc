@@ -5,6 +5,7 @@
 #include <memory>
 #include <new>
 
+#include "compiler.h"
 #include "runtime/dispatch.h"
 #include "runtime/schedule.h"
 #include "runtime/scratch.h"
@@ -95,7 +96,7 @@ struct Run {
 
   void execute(int64_t index, int slot) {
     Plan& plan = workspace.plan;
-    if (outOfMemory.load(std::memory_order_relaxed) || (problem.cancelled && *problem.cancelled)) return;
+    if (outOfMemory.load(std::memory_order_relaxed) || (problem.cancelled && SDPA_READ_FLAG(problem.cancelled))) return;
     void* scratchMemory = scratch(plan.scratchBytes);
     if (!scratchMemory) {
       outOfMemory.store(true, std::memory_order_relaxed);
@@ -135,7 +136,7 @@ RunStatus runAttention(const Problem& problem) {
       count, [](void* context, int64_t task, int slot) { static_cast<Run*>(context)->execute(task, slot); }, &run,
       {threads, nullptr, plan.microseconds});
   if (run.outOfMemory.load()) return RunStatus::kOutOfMemory;
-  return problem.cancelled && *problem.cancelled ? RunStatus::kCancelled : RunStatus::kDone;
+  return problem.cancelled && SDPA_READ_FLAG(problem.cancelled) ? RunStatus::kCancelled : RunStatus::kDone;
 }
 
 }  // namespace sdpa

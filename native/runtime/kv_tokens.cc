@@ -172,19 +172,24 @@ bool KvTokens::appendSome(const KvSource& k, const KvSource& v, int64_t tokens) 
 }
 
 bool KvTokens::append(const KvSource& k, const KvSource& v, int64_t tokens) {
-  if (segments_.empty() || tokens < 0 || tokens > capacity() - length_) return false;
-  if (tokens == 0) return true;
-  const int64_t before = length_;
-  if (!appendSome(k, v, tokens)) {
-    truncate(before);
-    return false;
-  }
-  if (hasWindow()) evict(before);
+  if (!appendRevocably(k, v, tokens)) return false;
+  confirmAppend();
   return true;
 }
 
-// Drops the segments that no query at or beyond `position` sees.
-void KvTokens::evict(int64_t position) {
+bool KvTokens::appendRevocably(const KvSource& k, const KvSource& v, int64_t tokens) {
+  if (segments_.empty() || tokens < 0 || tokens > capacity() - length_) return false;
+  newestBegin_ = length_;
+  if (appendSome(k, v, tokens)) return true;
+  truncate(newestBegin_);
+  return false;
+}
+
+bool KvTokens::confirmAppend() { return hasWindow() && newestBegin_ < length_ && evict(newestBegin_); }
+
+// Drops the segments that no query at or beyond `position` sees; whether there were any.
+bool KvTokens::evict(int64_t position) {
+  const int64_t before = keptBegin_;
   const int64_t visible = position - window_.tokens + 1;
   const auto isGone = [&](const Segment& segment) {
     return segment.begin >= window_.sinkTokens && segment.end() <= visible;
@@ -198,6 +203,7 @@ void KvTokens::evict(int64_t position) {
     if (segments_[i].memory.use_count() == 1) spare_ = std::move(segments_[i].memory);
     segments_.erase(segments_.begin() + static_cast<std::ptrdiff_t>(i));
   }
+  return keptBegin_ != before;
 }
 
 void KvTokens::truncate(int64_t length) {

@@ -41,6 +41,10 @@ class KvTokens {
   // changed, if capacity() doesn't hold them or memory is out.
   bool append(const KvSource& k, const KvSource& v, int64_t tokens);
 
+  // The same in two parts, between which truncate(length() before) takes the tokens back without a trace.
+  bool appendRevocably(const KvSource& k, const KvSource& v, int64_t tokens);
+  bool confirmAppend();  // whether any were forgotten
+
   // Makes an empty cache one of `length` tokens, those from sinkTokens up to keptBegin gone (0: none), whose rows writeRows
   // has yet to bring. False, and the cache is good for nothing but release, if memory is out. In kv_rows.cc.
   bool restore(int64_t keptBegin, int64_t length);
@@ -94,7 +98,7 @@ class KvTokens {
   bool canGrow(const Segment& tail) const;
   Segment makeSegment(int64_t position, int64_t more);
   void continueWith(Segment segment);
-  void evict(int64_t before);
+  bool evict(int64_t before);
 
   KvCacheConfig config_;
   KvWindow window_;
@@ -102,6 +106,7 @@ class KvTokens {
   std::shared_ptr<KvCacheMemory> spare_;  // of an evicted segment, for the next
   int64_t length_ = 0;
   int64_t keptBegin_ = 0;
+  int64_t newestBegin_ = 0;  // of the last append
 };
 
 }  // namespace sdpa

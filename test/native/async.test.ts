@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises';
 import { describe, expect, test } from 'vitest';
 import { attention, attentionAsync } from '../../lib/attention.ts';
 import { DTypeError, OptionError, ShapeError } from '../../lib/errors.ts';
@@ -59,16 +60,6 @@ describe.runIf(!(loadAddon() instanceof Error))('attentionAsync on the addon', (
     expect(out.data).toEqual(attention(q, k, v).data);
   });
 
-  test('many calls at once give each its own result', async () => {
-    const problems = Array.from({ length: 48 }, (_, n) => {
-      const [qLen, kvLen] = [1 + ((n * 37) % 90), 1 + ((n * 53) % 400)];
-      return [make(4, qLen, n), make(2, kvLen, n + 100), make(2, kvLen, n + 200)] as const;
-    });
-    const results = await Promise.all(problems.map((qkv) => attentionAsync(...qkv, { causal: true })));
-    for (const [n, qkv] of problems.entries())
-      expect(results[n].data, `call ${n}`).toEqual(attention(...qkv, { causal: true }).data);
-  });
-
   test('bad input rejects and never throws', async () => {
     const [q, k, v] = [make(2, 5, 1), make(2, 5, 2), make(2, 5, 3)];
     const call = (...args: unknown[]): Promise<unknown> =>
@@ -81,5 +72,55 @@ describe.runIf(!(loadAddon() instanceof Error))('attentionAsync on the addon', (
       "signal must be an AbortSignal; got 'now'",
     );
     await expect(call(q, k, v, { sinal: null })).rejects.toThrow("did you mean 'signal'");
+  });
+
+  test('a call that still waits is settled at once by its abort', async () => {
+    const controllers = Array.from({ length: 40 }, () => new AbortController());
+    const calls = controllers.map(({ signal }) => attentionAsync(...long, { ...given, signal }));
+    const settled = Promise.allSettled(calls);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    const begin = performance.now();
+    for (const controller of controllers) controller.abort('enough');
+    const outcomes = await settled;
+    // Forty calls take many seconds; stopping them all, those that run too, takes some blocks of keys.
+    expect(performance.now() - begin).toBeLessThan(1000);
+    expect(outcomes.every((one) => one.status === 'rejected' && one.reason === 'enough')).toBe(true);
+  });
+
+  test('short calls and the file system do not wait for long calls', async () => {
+    const controller = new AbortController();
+    let ended = 0;
+    const busy = Array.from({ length: 40 }, () =>
+      attentionAsync(...long, { ...given, signal: controller.signal }).then(
+        () => ended++,
+        () => {},
+      ),
+    );
+    const [q, k, v] = [make(2, 1, 1), make(2, 50, 2), make(2, 50, 3)];
+    for (let n = 0; n < 20; n++) {
+      const [out] = await Promise.all([attentionAsync(q, k, v), stat(import.meta.filename)]);
+      expect(out.data).toEqual(attention(q, k, v).data);
+    }
+    // A queue in order would have let all of them by.
+    expect(ended).toBeLessThan(30);
+    controller.abort();
+    await Promise.all(busy);
+  });
+
+  test('200 calls at once: each its own result', async () => {
+    const part = (x: Tensor, heads: number, n: number, length: number): Tensor =>
+      x.slice(1, 0, heads).slice(2, n, n + length);
+    const problem = (n: number): [Tensor, Tensor, Tensor] => {
+      const [qLen, kvLen] = [1 + ((n * 37) % 90), 1 + ((n * 53) % 300)];
+      const [q, k, v] = long;
+      return [part(q, 4, n, qLen), part(k, 2, n, kvLen), part(v, 2, n, kvLen)];
+    };
+    const calls = Array.from({ length: 200 }, (_, n) => attentionAsync(...problem(n), { causal: true }));
+    const results = await Promise.all(calls);
+    const isRight = ({ data }: Tensor, n: number): boolean => {
+      const want = attention(...problem(n), { causal: true }).data;
+      return Buffer.from(data.buffer).equals(Buffer.from(want.buffer));
+    };
+    expect(results.filter((out, n) => !isRight(out, n))).toEqual([]);
   });
 });
