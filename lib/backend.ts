@@ -109,6 +109,9 @@ export interface CacheStorage {
   readonly byteLength: number;
   /** `counts`, how many tokens each batch entry takes, comes only to storages whose entries may differ in length. */
   append(k: Tensor, v: Tensor, counts?: readonly number[] | null): void;
+  /** append in two parts, between which truncate takes the tokens back without a trace, also from a window. */
+  appendRevocably(k: Tensor, v: Tensor, counts?: readonly number[] | null): void;
+  confirmAppend(): void;
   /** `problem.k` and `problem.v` are null; its kvLen is at most `length`. */
   attend(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void;
   /** append, then attend, in one crossing; `problem` describes the cache as it is after the append. */

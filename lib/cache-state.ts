@@ -9,6 +9,8 @@ export class CacheState implements Before {
   readonly layout: CacheLayout;
   readonly backend: Backend;
   storage: CacheStorage;
+  /** What `storage` was made from, while the tokens for which that was may yet be taken back. */
+  private former: CacheStorage | null = null;
   /** Tokens of the longest batch entry. */
   length: number;
   /** Tokens of the newest append that are still there. */
@@ -58,24 +60,41 @@ export class CacheState implements Before {
 
   /** Takes note of tokens that the storage has taken. */
   grow(tokens: Pick<Tokens, 'length' | 'count' | 'counts'>): void {
+    this.dropFormer();
     const { length, count, counts } = tokens;
     this.length = length;
     this.newest = counts === null ? count : Math.min(...counts);
   }
 
-  /** Where the storage was before an append that failed later. */
-  takeBack({ length, lengths }: { readonly length: number; readonly lengths: Int32Array | null }): void {
-    if (this.storage instanceof RaggedStorage && lengths !== null) this.storage.truncateEach(lengths);
-    else this.storage.truncate(length);
+  /** Appends tokens that are still to be confirmed; what undoes it. */
+  appendRevocably(tokens: Tokens): () => void {
+    const { storage, length } = this;
+    const [lengths, newest] = storage instanceof RaggedStorage ? [storage.lengths, storage.newestOfEach] : [];
+    this.storageFor(tokens).appendRevocably(tokens.k, tokens.v, tokens.counts);
+    return () => {
+      if (this.former !== null) {
+        this.storage.dispose();
+        this.storage = this.former;
+        this.former = null;
+      } else if (storage instanceof RaggedStorage) storage.takeBack(lengths!, newest!);
+      else storage.truncate(length);
+    };
+  }
+
+  confirmAppend(tokens: Tokens): void {
+    this.storage.confirmAppend();
+    this.grow(tokens);
   }
 
   /** @param value one length, or one a batch entry */
   truncate(caller: string, value: unknown): void {
     const before = this.length;
+    this.dropFormer();
     if (typeof value === 'object' && value !== null) {
       const lengths = readLengths(caller, value, this.layout.batch, this.lengths ?? before);
       this.checkUnchanged(caller, before);
       this.toRagged().truncateEach(lengths);
+      this.dropFormer();
     } else {
       checkTruncation(value, before, this.storage.keptBegin, this.layout);
       this.storage.truncate(value as number);
@@ -88,6 +107,7 @@ export class CacheState implements Before {
   }
 
   keep(indices: readonly number[]): void {
+    this.dropFormer();
     this.storage.keep(this.length - this.newest, indices);
     this.length = this.storage.length;
     this.newest = indices.length;
@@ -98,7 +118,17 @@ export class CacheState implements Before {
     if (this.disposed) return;
     this.disposed = true;
     this.length = 0;
-    if (!this.busy) this.storage.dispose();
+    if (!this.busy) this.free();
+  }
+
+  free(): void {
+    this.dropFormer();
+    this.storage.dispose();
+  }
+
+  private dropFormer(): void {
+    this.former?.dispose();
+    this.former = null;
   }
 
   private toRagged(): RaggedStorage {
@@ -106,7 +136,7 @@ export class CacheState implements Before {
     if (storage instanceof RaggedStorage) return storage;
     const ragged = RaggedStorage.from(this.backend, this.layout, storage, this.newest);
     this.storage = ragged;
-    storage.dispose();
+    this.former = storage;
     return ragged;
   }
 }

@@ -367,19 +367,18 @@ export class KVCache {
     const signal = readSignal(caller, signalOption);
     signal?.throwIfAborted();
     const state = this.#state;
-    const before = { length, lengths: state.lengths };
-    if (tokens !== null) state.storageFor(tokens).append(tokens.k, tokens.v, tokens.counts);
+    const takeBack = tokens === null ? null : state.appendRevocably(tokens);
     state.busy = true;
     try {
       await state.storage.attendAsync(problem, results.out, results.lse, signal);
-      if (tokens !== null && !state.disposed) state.grow(tokens);
+      if (tokens !== null && !state.disposed) state.confirmAppend(tokens);
       clearPadding({ ...results, problem });
     } catch (error) {
-      state.takeBack(before);
+      takeBack?.();
       throw error;
     } finally {
       state.busy = false;
-      if (state.disposed) state.storage.dispose();
+      if (state.disposed) state.free();
     }
     return results.value as CacheResult<Options>;
   }

@@ -89,18 +89,27 @@ export class RaggedStorage implements CacheStorage {
   }
 
   append(k: Tensor, v: Tensor, counts: readonly number[] | null = null): void {
+    this.appendRevocably(k, v, counts);
+    this.confirmAppend();
+  }
+
+  appendRevocably(k: Tensor, v: Tensor, counts: readonly number[] | null = null): void {
     const before = this.lengths;
     const taken = counts ?? this.#all(k.shape[2]);
     try {
       this.#entries.forEach((entry, b) => {
         const tokens = (x: Tensor): Tensor => x.slice(0, b, b + 1).slice(2, 0, taken[b]);
-        entry.append(tokens(k), tokens(v));
+        entry.appendRevocably(tokens(k), tokens(v));
       });
     } catch (error) {
       this.truncateEach(before);
       throw error;
     }
     this.#newest = taken;
+  }
+
+  confirmAppend(): void {
+    for (const entry of this.#entries) entry.confirmAppend();
   }
 
   attend(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
@@ -159,6 +168,12 @@ export class RaggedStorage implements CacheStorage {
     this.#entries.forEach((entry, b) => {
       entry.truncate(lengths[b]);
     });
+  }
+
+  /** Undoes an append that is not confirmed. */
+  takeBack(lengths: ArrayLike<number>, newest: readonly number[]): void {
+    this.truncateEach(lengths);
+    this.#newest = newest;
   }
 
   /** Of each entry's newest tokens; where those begin depends on the entry. */

@@ -54,6 +54,12 @@ class ReferenceCache implements CacheStorage, RowStorage {
     this.#appendParts(this.#partsOf(k), this.#partsOf(v));
   }
 
+  appendRevocably(k: Tensor, v: Tensor): void {
+    this.append(k, v);
+  }
+
+  confirmAppend(): void {}
+
   attend(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
     run(this.#withKeys(problem), out, lse);
   }

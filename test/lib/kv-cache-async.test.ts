@@ -81,6 +81,60 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     expect(cache.step(...token()).data).toEqual(filled(300).step(...token()).data);
   });
 
+  // [what, options, tokens before, tokens of the call, more options of the call]
+  const kinds: [string, object, number, number, object][] = [
+    ['plain', {}, 300, 150, {}],
+    ['int8', { dtype: 'int8' }, 300, 150, {}],
+    ['a window', { window: 256 }, 511, 1, {}],
+    ['a window that moves far', { window: 256 }, 600, 700, {}],
+    ['a window with sinks', { window: 256, sinkTokens: 4 }, 771, 3, {}],
+    ['a window of int8', { window: 256, dtype: 'int8' }, 511, 1, {}],
+    ['the first lengths', {}, 40, 3, { lengths: [1, 3] }],
+  ];
+  const entries = { ...LAYOUT, backend };
+  const hash = (cache: KVCache): string => Buffer.from(cache.save()).toString('base64');
+
+  test.each(kinds)('an aborted step leaves no trace: %s', async (_, layout, before, count, options) => {
+    const cache = new KVCache({ ...entries, ...layout }).append(keysOf(before, 1), valuesOf(before, 2));
+    const fork = cache.fork();
+    for (const one of [cache, fork]) {
+      const saved = hash(one);
+      const controller = new AbortController();
+      const pending = one.stepAsync(queriesOf(count), keysOf(count, 4), valuesOf(count, 5), {
+        ...options,
+        signal: controller.signal,
+      });
+      controller.abort('enough');
+      await expect(pending).rejects.toBe('enough');
+      expect(hash(one)).toBe(saved);
+      expect([one.length, [...one.lengths]]).toEqual([before, [before, before]]);
+    }
+    const twin = new KVCache({ ...entries, ...layout }).append(keysOf(before, 1), valuesOf(before, 2));
+    expect(cache.attend(queriesOf(1)).data).toEqual(twin.attend(queriesOf(1)).data);
+    const step = [queriesOf(count), keysOf(count, 4), valuesOf(count, 5), options] as const;
+    expect((await cache.stepAsync(...step)).data).toEqual(twin.step(...step).data);
+    expect(hash(cache)).toBe(hash(twin));
+  });
+
+  test('an aborted step leaves no trace: entries of different lengths', async () => {
+    for (const window of [undefined, 256]) {
+      const make = (): KVCache =>
+        new KVCache({ ...entries, window })
+          .append(keysOf(511, 1), valuesOf(511, 2), { lengths: [511, 7] })
+          .append(keysOf(3, 6), valuesOf(3, 7), { lengths: [2, 3] });
+      const [cache, twin] = [make(), make()];
+      const controller = new AbortController();
+      const pending = cache.stepAsync(queriesOf(2), keysOf(2, 4), valuesOf(2, 5), {
+        lengths: [1, 2],
+        signal: controller.signal,
+      });
+      controller.abort('enough');
+      await expect(pending).rejects.toBe('enough');
+      expect(hash(cache)).toBe(hash(twin));
+      expect(hash(cache.keep([1]))).toBe(hash(twin.keep([1])));
+    }
+  });
+
   test('bad input rejects, and the cache is usable at once', async () => {
     const cache = filled(5);
     const [q, k, v] = token();
