@@ -1,6 +1,6 @@
 // Runs the suites named on the command line, or all:
 //   node bench/run.mjs [ladder] [prefill] [decode] [step] [step-all] [ragged] [int8] [window] [forks] [errors]
-//     [adversarial] [memory] [contention] [save]
+//     [adversarial] [memory] [contention] [save] [plan]
 // Narrowed down: node bench/run.mjs prefill errors adversarial [--isa NAME] [--dtype NAME] [--precision NAME]
 import { parseArgs } from 'node:util';
 import { backendInfo } from '../dist/index.js';
@@ -23,6 +23,7 @@ const SUITES = [
   'memory',
   'contention',
   'save',
+  'plan',
 ];
 
 const filter = { type: 'string' };

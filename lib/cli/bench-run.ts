@@ -1,20 +1,20 @@
 import { freemem } from 'node:os';
 import { type BackendInfo, backendInfo } from '../backend-info.ts';
 import { bytesPerElement, type DType } from '../dtype.ts';
-import { alibiSlopes } from '../modules/alibi.ts';
 import type { ModelDescription } from '../modules/describe-model.ts';
 import { loadAddon } from '../native/loader.ts';
 import type { AttentionProblem } from '../problem.ts';
-import { Tensor } from '../tensor.ts';
 import { Ceilings, coldBytes, type ProductUnit } from './ceilings.ts';
 import { UsageError } from './command.ts';
 import { type Comparison, compareWithReference } from './compare-backends.ts';
 import { type Budget, measure } from './measure.ts';
-import { type PrepareOptions, prepare, type ScoreOptions } from './prepare.ts';
+import { scoreOptions } from './model-scores.ts';
+import { type PrepareOptions, prepare } from './prepare.ts';
 import type { ProgressBar } from './progress-bar.ts';
 import {
   cachedBytes,
   groupLayers,
+  inputDType,
   type LayerGroup,
   type Phase,
   tokensOf,
@@ -123,7 +123,9 @@ export async function runBench(request: BenchRequest, progress: ProgressBar): Pr
   progress.show(total - 1, total, 'native against reference');
   const main = groups.find((group) => group.window === Infinity) ?? groups[0];
   const reference =
-    machine.backend === 'native' ? await compareWithReference(main, bench.scores(main), request) : [];
+    machine.backend === 'native'
+      ? await compareWithReference(main, scoreOptions(model, main.shape.numHeads), request)
+      : [];
   return {
     name: request.name,
     modelType: model.modelType,
@@ -172,18 +174,6 @@ class Bench {
     this.rows.push(row);
   }
 
-  /** The model's own scale, softcap, sinks and slopes, as attention takes them. */
-  scores(group: LayerGroup): ScoreOptions {
-    const { model } = this.#request;
-    const { numHeads } = group.shape;
-    return {
-      scale: model.scale,
-      ...(model.softcap === 0 ? {} : { softcap: model.softcap }),
-      ...(model.sinks ? { sinks: Tensor.randn([numHeads], { seed: 4 }) } : {}),
-      ...(model.alibi ? { alibiSlopes: alibiSlopes(numHeads) } : {}),
-    };
-  }
-
   #workload(group: LayerGroup, phase: Phase, context: number): Workload {
     const { model, dtype, precision } = this.#request;
     const shape = phase === 'decode' ? group.decodeShape : group.shape;
@@ -201,7 +191,10 @@ class Bench {
     const isDecode = phase === 'decode';
     const flops = usefulFlops(workload);
     const bytes = cachedBytes(workload);
-    const options: PrepareOptions = { ...this.scores(group), coldBytes: isDecode ? coldBytes() : 0 };
+    const options: PrepareOptions = {
+      ...scoreOptions(this.#request.model, group.shape.numHeads),
+      coldBytes: isDecode ? coldBytes() : 0,
+    };
     const prepared = prepare(workload, options);
     try {
       prepared.check();
@@ -259,7 +252,7 @@ function checkMemory(groups: readonly LayerGroup[], contexts: readonly number[],
   const elements = groups.map(({ shape: { numHeads, numKvHeads, headDim, valueDim } }) => {
     return (numHeads + 2 * numKvHeads) * (headDim + valueDim);
   });
-  const bytes = context * Math.max(...elements) * bytesPerElement(dtype);
+  const bytes = context * Math.max(...elements) * bytesPerElement(inputDType(dtype));
   if (bytes < 0.8 * freemem()) return;
   const gib = (x: number): string => `${(x / 2 ** 30).toFixed(1)} GiB`;
   throw new UsageError(

@@ -1,20 +1,22 @@
-import { accessSync, constants, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
 import { getNumThreads, setNumThreads } from '../backend-info.ts';
-import { type DType, isDType, isFloatDType } from '../dtype.ts';
-import { SdpaError } from '../errors.ts';
-import { describeModel, type ModelDescription } from '../modules/describe-model.ts';
-import { presetConfig, presetNames } from '../modules/presets.ts';
+import { presetNames } from '../modules/presets.ts';
 import { readArguments, readCount, readCounts } from './arguments.ts';
 import { formatReport } from './bench-report.ts';
 import { type BenchRequest, runBench } from './bench-run.ts';
-import { type Command, type Streams, UsageError } from './command.ts';
+import type { Command, Streams } from './command.ts';
+import { exitOnInterrupt } from './interrupt.ts';
+import {
+  DEFAULT_MODEL,
+  MAX_CONTEXT,
+  MAX_THREADS,
+  readCacheDType,
+  readModel,
+  readPrecision,
+} from './model-arguments.ts';
+import { checkWritable, writeReport } from './output-file.ts';
 import { ProgressBar } from './progress-bar.ts';
 
-const DEFAULT_MODEL = 'llama3-8b';
 const DEFAULT_CONTEXTS = [512, 2048, 8192];
-const MAX_CONTEXT = 2 ** 24;
-const MAX_THREADS = 1024;
 
 /** `node-sdpa bench`: prefill against decode for the attention of one model. */
 export const bench: Command = {
@@ -31,7 +33,8 @@ a plain read of as many bytes ('of read').
   --model NAME     one of the models below; default ${DEFAULT_MODEL}
   --config FILE    the config.json of a model in the layout of Hugging Face transformers
   --context N,N    context lengths in tokens; default ${DEFAULT_CONTEXTS.join(',')}, those left out that would take long
-  --dtype NAME     float32 (default), float16 or bfloat16: of q, k, v, out and the cache
+  --dtype NAME     float32 (default), float16 or bfloat16: of q, k, v, out and the cache; int8: of the cache, the others
+                   are bfloat16
   --precision NAME highest (default), high or medium: how exactly float32 is multiplied, where less is faster
   --threads N      threads that compute; default: all that this process may use
   --json FILE      writes the figures as JSON too; '-': to stdout, in place of the tables
@@ -47,10 +50,7 @@ models: ${presetNames().join(', ')}
     try {
       const report = await runBench(request, progress);
       progress.clear();
-      if (jsonFile !== '-') streams.stdout.write(formatReport(report, streams.stdout.isTTY === true));
-      const json = `${JSON.stringify(report, null, 2)}\n`;
-      if (jsonFile === '-') streams.stdout.write(json);
-      else if (jsonFile !== null) writeFileSync(jsonFile, json);
+      writeReport(streams, report, (isTerminal) => formatReport(report, isTerminal), jsonFile);
     } finally {
       progress.clear();
       stopListening();
@@ -71,7 +71,7 @@ function readRequest(argv: readonly string[]): { request: BenchRequest; jsonFile
   });
   const threads = given.get('threads');
   const jsonFile = given.get('json') ?? null;
-  const dtype = readDType(given.get('dtype') ?? 'float32');
+  const dtype = readCacheDType(given.get('dtype') ?? 'float32');
   const precision = readPrecision(given.get('precision') ?? 'highest');
   const { name, model } = readModel(given.get('model'), given.get('config'));
   const request = {
@@ -82,41 +82,8 @@ function readRequest(argv: readonly string[]): { request: BenchRequest; jsonFile
     precision,
     threads: threads === undefined ? null : readCount('threads', threads, MAX_THREADS),
   };
-  if (jsonFile !== null && jsonFile !== '-') checkWritable(jsonFile);
+  if (jsonFile !== null) checkWritable('json', jsonFile);
   return { request, jsonFile };
-}
-
-function readModel(
-  preset: string | undefined,
-  file: string | undefined,
-): { name: string; model: ModelDescription } {
-  if (preset !== undefined && file !== undefined) {
-    throw new UsageError('--model and --config exclude each other; give one of them');
-  }
-  if (file === undefined) {
-    const name = preset ?? DEFAULT_MODEL;
-    return { name, model: speakAs('--model', () => describeModel(presetConfig(name))) };
-  }
-  const text = readText(file);
-  return { name: file, model: speakAs(`--config ${file}`, () => describeModel(text)) };
-}
-
-/** Errors of the library in the words of the command line: the option stands in for the function. */
-function speakAs<T>(option: string, call: () => T): T {
-  try {
-    return call();
-  } catch (error) {
-    if (!(error instanceof SdpaError)) throw error;
-    throw new UsageError(error.message.replace(/^\w+:/, `${option}:`));
-  }
-}
-
-function readText(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    throw new UsageError(`--config ${file} cannot be read: ${(error as Error).message}`);
-  }
 }
 
 /** The contexts asked for, or the default ones that the model is made for. */
@@ -127,34 +94,4 @@ function readContexts(
   if (text !== undefined) return { contexts: readCounts('context', text, MAX_CONTEXT), leaveOutSlow: false };
   const contexts = DEFAULT_CONTEXTS.filter((context) => context <= (maxPosition ?? Infinity));
   return { contexts: contexts.length > 0 ? contexts : [maxPosition as number], leaveOutSlow: true };
-}
-
-function readDType(name: string): DType {
-  if (isDType(name) && isFloatDType(name)) return name;
-  throw new UsageError(`--dtype must be float32, float16 or bfloat16; got '${name}'`);
-}
-
-function readPrecision(name: string): BenchRequest['precision'] {
-  if (name === 'highest' || name === 'high' || name === 'medium') return name;
-  throw new UsageError(`--precision must be highest, high or medium; got '${name}'`);
-}
-
-/** Tells before the long run what would fail after it. */
-export function checkWritable(file: string): void {
-  try {
-    if (statSync(file, { throwIfNoEntry: false })?.isDirectory()) throw new Error('it is a directory');
-    accessSync(dirname(resolve(file)), constants.W_OK);
-  } catch (error) {
-    throw new UsageError(`--json ${file} cannot be written: ${(error as Error).message}`);
-  }
-}
-
-/** Ctrl-C leaves a clean line behind. Returns how to stop listening. */
-function exitOnInterrupt(progress: ProgressBar): () => void {
-  const onInterrupt = (): void => {
-    progress.clear();
-    process.exit(130);
-  };
-  process.once('SIGINT', onInterrupt);
-  return () => process.off('SIGINT', onInterrupt);
 }

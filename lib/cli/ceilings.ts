@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { freemem } from 'node:os';
 import type { Addon } from '../native/addon.ts';
 import { randomTensor } from './random-tensor.ts';
-import type { Workload } from './workloads.ts';
+import { inputDType, type Workload } from './workloads.ts';
 
 /** A probe of arithmetic runs as long as the work beside it, within these seconds. */
 const MIN_PROBE_SECONDS = 0.002;
@@ -46,7 +46,7 @@ export class Ceilings {
    * one of the inputs; otherwise FMAs, whose peak float32 and float16 may pass that are cut into slices for tiles.
    */
   unitOf({ dtype, precision }: Pick<Workload, 'dtype' | 'precision'>): ProductUnit {
-    const isOneProduct = dtype === 'bfloat16' || (dtype === 'float32' && precision === 'medium');
+    const isOneProduct = inputDType(dtype) === 'bfloat16' || (dtype === 'float32' && precision === 'medium');
     return this.hasTiles && isOneProduct ? 'tile' : 'FMA';
   }
 

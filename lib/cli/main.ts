@@ -4,8 +4,9 @@ import { VERSION } from '../version.ts';
 import { bench } from './bench.ts';
 import { type Command, type Streams, UsageError } from './command.ts';
 import { info } from './info.ts';
+import { plan } from './plan.ts';
 
-const COMMANDS: Readonly<Record<string, Command>> = { bench, info };
+const COMMANDS: Readonly<Record<string, Command>> = { bench, info, plan };
 
 /**
  * Runs one command of `node-sdpa`.

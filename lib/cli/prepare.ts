@@ -1,13 +1,16 @@
 import { attention } from '../attention.ts';
 import type { BackendChoice } from '../backend.ts';
 import { compareAttention } from '../compare-attention.ts';
+import type { DType } from '../dtype.ts';
 import { KVCache } from '../kv-cache.ts';
+import type { CacheDType } from '../modules/describe-model.ts';
 import type { AttentionOptions } from '../options.ts';
 import { Tensor } from '../tensor.ts';
+import { quantiseRows, restoreRows } from '../tensor-int8.ts';
 import { UsageError } from './command.ts';
 import type { Repeatable } from './measure.ts';
 import { randomTensor } from './random-tensor.ts';
-import { CHUNK, cachedBytes, type Workload } from './workloads.ts';
+import { CHUNK, cachedBytes, inputDType, type Workload } from './workloads.ts';
 
 /** What of a model's attention is the same in every phase. Per-head lists are float32 tensors [numHeads]. */
 export interface ScoreOptions {
@@ -44,15 +47,16 @@ export function prepare(workload: Workload, options: PrepareOptions = {}): Prepa
   const kvLen = phase === 'decode' ? Math.min(context, workload.window) : context;
   const qLen = phase === 'decode' ? 1 : context;
   const inputs: Inputs = {
-    q: randomTensor([1, numHeads, qLen, headDim], 1, dtype),
-    k: randomTensor([1, numKvHeads, kvLen, headDim], 2, dtype),
-    v: randomTensor([1, numKvHeads, kvLen, valueDim], 3, dtype),
-    out: Tensor.empty([1, numHeads, qLen, valueDim], { dtype }),
+    q: randomTensor([1, numHeads, qLen, headDim], 1, inputDType(dtype)),
+    k: randomTensor([1, numKvHeads, kvLen, headDim], 2, inputDType(dtype)),
+    v: randomTensor([1, numKvHeads, kvLen, valueDim], 3, inputDType(dtype)),
+    out: Tensor.empty([1, numHeads, qLen, valueDim], { dtype: inputDType(dtype) }),
+    cacheDType: dtype,
   };
   const { backend, threads, coldBytes = 0, ...scores } = options;
   const windowed = workload.window < kvLen ? { window: { left: workload.window - 1 } } : {};
   const attentionOptions = { ...scores, ...windowed, causal: workload.causal, precision };
-  const check = () => checkSamples(inputs, attentionOptions);
+  const check = () => checkSamples(phase === 'prefill' ? inputs : asCached(inputs), attentionOptions);
   const runOptions = { ...attentionOptions, backend, threads };
   if (phase === 'prefill') return preparePrefill(inputs, runOptions, check);
   if (phase === 'chunked') return prepareChunked(inputs, runOptions, check);
@@ -66,6 +70,15 @@ export interface Inputs {
   readonly k: Tensor;
   readonly v: Tensor;
   readonly out: Tensor;
+  /** Default: that of k. */
+  readonly cacheDType?: DType;
+}
+
+/** With k and v as a cache holds them, in the dtype of q. */
+function asCached({ q, k, v, out, cacheDType }: Inputs): Inputs {
+  if (cacheDType !== 'int8') return { q, k, v, out };
+  const held = (x: Tensor): Tensor => restoreRows(quantiseRows(x.to('float32'))).to(q.dtype);
+  return { q, k: held(k), v: held(v), out };
 }
 
 function preparePrefill({ q, k, v, out }: Inputs, options: AttentionOptions, check: () => void): Prepared {
@@ -138,9 +151,10 @@ function prepareDecode(
   };
 }
 
-function makeCache({ k, v }: Inputs, { backend }: AttentionOptions): KVCache {
+function makeCache({ k, v, cacheDType }: Inputs, { backend }: AttentionOptions): KVCache {
   const [, numKvHeads, maxLength, headDim] = k.shape;
-  return new KVCache({ numKvHeads, headDim, valueDim: v.shape[3], maxLength, dtype: k.dtype, backend });
+  const dtype = (cacheDType ?? k.dtype) as CacheDType;
+  return new KVCache({ numKvHeads, headDim, valueDim: v.shape[3], maxLength, dtype, backend });
 }
 
 /** Compares the first, the middle and the last query of the first and the last query group with the oracle. */

@@ -2,6 +2,7 @@ import { bytesPerElement, type DType } from '../dtype.ts';
 import type { ModelDescription } from '../modules/describe-model.ts';
 import type { LayerDescription } from '../modules/model-layers.ts';
 import type { AttentionProblem } from '../problem.ts';
+import { int8RowBytes } from '../tensor-int8.ts';
 
 /** The heads of one attention layer. */
 export interface LayerShape {
@@ -25,10 +26,14 @@ export interface Workload {
   readonly causal: boolean;
   /** Tokens that a query sees, itself included; Infinity without a sliding window. */
   readonly window: number;
+  /** Of q, k, v, out and the cache; int8: of the cache, and the others are bfloat16. */
   readonly dtype: DType;
   /** Of products of float32; other dtypes have their own. Default: highest. */
   readonly precision?: AttentionProblem['precision'];
 }
+
+/** The dtype of q, k, v and out beside a cache of `dtype`. */
+export const inputDType = (dtype: DType): DType => (dtype === 'int8' ? 'bfloat16' : dtype);
 
 /** Tokens of a chunk in chunked prefill. */
 export const CHUNK = 256;
@@ -59,7 +64,9 @@ export function usefulFlops(workload: Workload): number {
 /** Bytes of keys and values that one decode step must read, each once for its whole query group. */
 export function cachedBytes({ shape, context, window, dtype }: Workload): number {
   const { numKvHeads, headDim, valueDim } = shape;
-  return Math.min(context, window) * numKvHeads * (headDim + valueDim) * bytesPerElement(dtype);
+  const rowBytes = (dim: number): number =>
+    dtype === 'int8' ? int8RowBytes(dim) : dim * bytesPerElement(dtype);
+  return Math.min(context, window) * numKvHeads * (rowBytes(headDim) + rowBytes(valueDim));
 }
 
 /** Tokens that a run of the workload brings. */

@@ -1,5 +1,6 @@
 import { bytesPerElement } from '../dtype.ts';
 import { OptionError } from '../errors.ts';
+import { int8RowBytes } from '../tensor-int8.ts';
 import { ModelConfig } from './model-config.ts';
 import { type LayerDescription, type LayerKind, layerKinds } from './model-layers.ts';
 import { type AttentionParameters, countAttention, countModel } from './model-parameters.ts';
@@ -115,7 +116,7 @@ export function kvCacheBytes(
   contextLength: number,
   dtype: CacheDType,
 ): number {
-  const vectorBytes = (dim: number) => dim * bytesPerElement(dtype) + (dtype === 'int8' ? 4 : 0);
+  const vectorBytes = (dim: number) => (dtype === 'int8' ? int8RowBytes(dim) : dim * bytesPerElement(dtype));
   let bytes = 0;
   for (const layer of model.layers) {
     if (layer.kind === 'linear' || layer.kvShared) continue;

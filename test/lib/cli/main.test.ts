@@ -46,7 +46,7 @@ describe('main', () => {
   });
 
   test('every command has its --help', async () => {
-    for (const name of ['bench', 'info']) {
+    for (const name of ['bench', 'info', 'plan']) {
       const { code, stdout } = await run(name, '--help');
       expect(code).toBe(0);
       expect(stdout).toMatch(new RegExp(`^node-sdpa ${name} `));
@@ -57,7 +57,7 @@ describe('main', () => {
 
   test.each([
     ['bnech', "node-sdpa: unknown command 'bnech'; did you mean 'bench'?\n"],
-    ['constructor', "node-sdpa: unknown command 'constructor'; known are bench, info\n"],
+    ['constructor', "node-sdpa: unknown command 'constructor'; known are bench, info, plan\n"],
   ])('unknown command %s', async (name, stderr) => {
     expect(await run(name)).toEqual({ code: 1, stdout: '', stderr });
   });
@@ -101,8 +101,7 @@ describe('bench refuses, in one line, writing nothing', () => {
     [['--context', '512,0'], /--context must be a whole number from 1 to \d+; got '0'/],
     [['--context', '16777216'], /--context 16777216 needs .* GiB/],
     [['--threads', 'many'], /--threads must be a whole number/],
-    [['--dtype', 'float64'], /--dtype must be float32, float16 or bfloat16; got 'float64'/],
-    [['--dtype', 'int8'], /--dtype must be float32, float16 or bfloat16; got 'int8'/],
+    [['--dtype', 'float64'], /--dtype must be float32, float16, bfloat16 or int8; got 'float64'/],
     [['--precision', 'low'], /--precision must be highest, high or medium; got 'low'/],
     [['--json', join(folder, 'none', 'x.json')], /cannot be written: ENOENT/],
     [['--json', folder], /cannot be written: it is a directory/],
