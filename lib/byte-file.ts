@@ -81,6 +81,13 @@ export async function readUpTo(
   return at;
 }
 
+/** The bytes of a regular file; undefined where they cannot be known. */
+export async function sizeOfFile(file: object): Promise<number | undefined> {
+  const { stat } = file as ReadableFile;
+  const stats = typeof stat === 'function' ? await stat.call(file) : undefined;
+  return stats === undefined || stats.isFile?.() === false ? undefined : stats.size;
+}
+
 const typedArrayPrototype = Object.getPrototypeOf(Uint8Array.prototype);
 const getterOf = (name: string): (() => unknown) =>
   Object.getOwnPropertyDescriptor(typedArrayPrototype, name)!.get!;

@@ -5,7 +5,7 @@ import {
   type RowStorage,
   selectBackend,
 } from './backend.ts';
-import { checkFile, PIECE_BYTES, plainBytes, readUpTo, writeAll } from './byte-file.ts';
+import { checkFile, PIECE_BYTES, plainBytes, readUpTo, sizeOfFile, writeAll } from './byte-file.ts';
 import {
   altered,
   type Block,
@@ -24,6 +24,7 @@ import { crc32 } from './crc32.ts';
 import { CapacityError } from './errors.ts';
 import { checkOptions, readWord } from './options.ts';
 import { RaggedStorage } from './ragged-cache.ts';
+import { areInt8Rows } from './tensor-int8.ts';
 
 /** Where `KVCache.saveTo` writes and `KVCache.loadFrom` reads: a FileHandle of `node:fs/promises`, or what acts like one. */
 export interface CacheFile {
@@ -139,14 +140,28 @@ export function load(
     throw altered(caller, `${bytes.length} bytes where its header tells of ${header.fileBytes}`);
   const end = bytes.length - CHECKSUM_BYTES;
   checkChecksum(caller, crc32(bytes.subarray(0, end)), bytes.subarray(end));
+  for (const { block, rows } of rowsOf(header, bytes)) checkRows(caller, header, block, rows);
   const loaded = makeState(backend, header);
   const holders = loaded.storage.rowStorages();
-  let at = header.headerBytes;
-  for (const { block, first, bytes: length } of piecesOf(header)) {
-    holders[block.entry].writeRows(block.kind, first, bytes.subarray(at, at + length));
-    at += length;
-  }
+  for (const { block, first, rows } of rowsOf(header, bytes))
+    holders[block.entry].writeRows(block.kind, first, rows);
   return loaded;
+}
+
+/** The rows in the bytes of a whole file, in pieces. */
+function* rowsOf(header: CacheHeader, bytes: Uint8Array): Generator<Piece & { readonly rows: Uint8Array }> {
+  let at = header.headerBytes;
+  for (const piece of piecesOf(header)) {
+    yield { ...piece, rows: bytes.subarray(at, at + piece.bytes) };
+    at += piece.bytes;
+  }
+}
+
+/** That rows of int8 are such as a cache makes; a checksum can be right for others. */
+function checkRows(caller: string, { layout }: CacheHeader, { kind }: Block, rows: Uint8Array): void {
+  if (layout.dtype !== 'int8' || areInt8Rows(rows, kind === 'keys' ? layout.headDim : layout.valueDim))
+    return;
+  throw altered(caller, `a row of ${kind} whose scale or numbers no cache of int8 makes`);
 }
 
 function checkChecksum(caller: string, checksum: number, stored: Uint8Array): void {
@@ -239,6 +254,7 @@ export async function loadFrom(
     head.length,
   );
   const header = parseHeader(caller, head);
+  checkComplete(caller, (await sizeOfFile(file)) ?? header.fileBytes, header.fileBytes); // before memory is taken for a lie
   const loaded = makeState(backend, header);
   try {
     await fillFrom(caller, file, loaded.storage.rowStorages(), header, crc32(head));
@@ -275,6 +291,7 @@ async function fillFrom(
       takeArrived();
       await reading;
       takeArrived = () => {
+        checkRows(caller, header, block, piece);
         holders[block.entry].writeRows(block.kind, first, piece);
         checksum = crc32(piece, checksum);
       };

@@ -12,11 +12,31 @@ export interface Int8Rows {
   readonly scales: Tensor;
 }
 
+const machineIsLittleEndian = new Uint8Array(Uint32Array.of(1).buffer)[0] === 1;
+
 /** Where the scale stands in a row of bytes: behind its numbers, which are filled up to a multiple of 4. */
 export const int8ScaleOffset = (dim: number): number => 4 * Math.ceil(dim / 4);
 
 /** Bytes of a row with its scale, as native/int8_row.h has it, and the file of a cache. */
 export const int8RowBytes = (dim: number): number => int8ScaleOffset(dim) + 4;
+
+const hasByte80 = (word: number): boolean => {
+  const x = word ^ 0x80808080;
+  return ((x - 0x01010101) & ~x & 0x80808080) !== 0;
+};
+
+/** Whether whole rows of bytes are such as quantiseRows makes: no -128, and a scale that is finite and not negative. */
+export function areInt8Rows({ buffer, byteOffset, byteLength }: Uint8Array, dim: number): boolean {
+  const view = new DataView(buffer, byteOffset, byteLength);
+  const rowBytes = int8RowBytes(dim);
+  for (let row = 0; row < byteLength; row += rowBytes) {
+    const end = row + int8ScaleOffset(dim);
+    for (let at = row; at < end; at += 4) if (hasByte80(view.getInt32(at))) return false;
+    const scale = view.getFloat32(end, machineIsLittleEndian);
+    if (!(scale >= 0 && scale < Infinity) || Object.is(scale, -0)) return false;
+  }
+  return true;
+}
 
 /** The dtype from which rows of a cache are made. */
 export const sourceDType = <D>(dtype: D): D | 'float32' => (dtype === 'int8' ? 'float32' : dtype);

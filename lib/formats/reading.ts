@@ -1,4 +1,4 @@
-import type { ReadableFile } from '../byte-file.ts';
+import { type ReadableFile, sizeOfFile } from '../byte-file.ts';
 import { checkDType, type DType } from '../dtype.ts';
 import { CapacityError, OptionError } from '../errors.ts';
 
@@ -15,12 +15,6 @@ export interface ReadOptions {
 /** The dtype that the options ask for, if any. */
 export function readAsked(caller: string, { dtype }: ReadOptions): DType | undefined {
   return dtype === undefined || dtype === null ? undefined : checkDType(`${caller}: options`, dtype);
-}
-
-/** The bytes of a regular file; undefined where they cannot be known. */
-export async function sizeOfFile(file: ReadableFile): Promise<number | undefined> {
-  const stats = typeof file.stat === 'function' ? await file.stat() : undefined;
-  return stats === undefined || stats.isFile?.() === false ? undefined : stats.size;
 }
 
 /** @throws OptionError where a file is shorter than its header claims, so that no memory is taken for a lie */

@@ -1,10 +1,10 @@
-import { checkFile, type ReadableFile, readUpTo } from '../byte-file.ts';
+import { checkFile, type ReadableFile, readUpTo, sizeOfFile } from '../byte-file.ts';
 import { ShapeError } from '../errors.ts';
 import { checkOptions } from '../options.ts';
 import { Tensor } from '../tensor.ts';
 import { formatValue } from '../tensor-layout.ts';
 import { readElements } from './elements-in.ts';
-import { checkSize, type ReadOptions, readAsked, sizeOfFile } from './reading.ts';
+import { checkSize, type ReadOptions, readAsked } from './reading.ts';
 import { checkEnd, throwNoTensor } from './safetensors.ts';
 import {
   checkComplete,
