@@ -26,11 +26,18 @@
         'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS',
         'NODE_API_NO_EXTERNAL_BUFFERS_ALLOWED',
       ],
+      'cflags_cc': ['<!@(<(tree) flags runtime gcc)'],
+      'xcode_settings': {
+        'GCC_ENABLE_CPP_EXCEPTIONS': 'YES',
+        'OTHER_CPLUSPLUSFLAGS': ['<!@(<(tree) flags runtime gcc)'],
+      },
+      'msvs_settings': { 'VCCLCompilerTool': { 'ExceptionHandling': 1 } },
       'dependencies': ['isa_portable'],
       'conditions': [
         ['target_arch=="x64"', { 'dependencies': ['isa_avx2', 'isa_avx512', 'isa_avx512bf16', 'isa_amx'] }],
         ['target_arch=="arm64"', { 'dependencies': ['isa_neon'] }],
         ['OS=="linux"', { 'ldflags': ['-pthread'], 'libraries': ['-ldl'] }],
+        ['OS=="win"', { 'defines': ['_HAS_EXCEPTIONS=1'] }],
       ],
     },
     {

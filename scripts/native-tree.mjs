@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 
 const root = new URL('../native/', import.meta.url);
 
-/** native/isa.json: flags of every unit (`common`), then arch and flags of each ISA. */
+/** native/isa.json: flags of every unit (`common`), of binding and runtime, then arch and flags of each ISA. */
 export const isaTable = JSON.parse(readFileSync(new URL('isa.json', root), 'utf8'));
 
 /** The .cc files of native/<folder>, relative to the repository. */
@@ -16,9 +16,9 @@ export function sources(folder) {
     .map((name) => `native/${folder}/${name}`);
 }
 
-/** Compiler flags of an ISA, or of everything (`common`); compiler is 'gcc' (and clang) or 'msvc'. */
+/** Compiler flags of an ISA, of everything (`common`), of binding and runtime (`runtime`); compiler is 'gcc' (and clang) or 'msvc'. */
 export function flags(name, compiler) {
-  return name === 'common' ? isaTable.common[compiler] : isaTable.isas[name][compiler];
+  return (isaTable.isas[name] ?? isaTable[name])[compiler];
 }
 
 const queries = { sources, flags };

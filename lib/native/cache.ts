@@ -65,7 +65,7 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
   }
 
   fork(): CacheStorage {
-    const fork = new this.#addon.KvCache(encodeLayout(this.#layout), this.#cache);
+    const fork = guard(() => new this.#addon.KvCache(encodeLayout(this.#layout), this.#cache));
     return new NativeCacheStorage(this.#addon, this.#layout, fork);
   }
 
@@ -136,7 +136,7 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
   }
 
   keep(begin: number, indices: readonly number[]): void {
-    if (!this.#cache.keep(begin, Float64Array.from(indices))) throw this.#full(indices.length);
+    if (!guard(() => this.#cache.keep(begin, Float64Array.from(indices)))) throw this.#full(indices.length);
   }
 
   keys(sinkEnd: number, begin: number): Tensor {
@@ -152,15 +152,15 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
   }
 
   restore(keptBegin: number, length: number): void {
-    if (!this.#cache.restore(keptBegin, length)) throw this.#full(length);
+    if (!guard(() => this.#cache.restore(keptBegin, length))) throw this.#full(length);
   }
 
   readRows(kind: RowKind, first: number, bytes: Uint8Array): void {
-    this.#cache.copyRowsOut(kind === 'keys' ? 0 : 1, first, bytes);
+    guard(() => this.#cache.copyRowsOut(kind === 'keys' ? 0 : 1, first, bytes));
   }
 
   writeRows(kind: RowKind, first: number, bytes: Uint8Array): void {
-    this.#cache.copyRowsIn(kind === 'keys' ? 0 : 1, first, bytes);
+    guard(() => this.#cache.copyRowsIn(kind === 'keys' ? 0 : 1, first, bytes));
   }
 
   dispose(): void {
@@ -172,7 +172,7 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
     const copy = Tensor.empty([batch, numKvHeads, sinkEnd + this.length - begin, dim], {
       dtype: sourceDType(dtype),
     });
-    this.#cache.copyRows(which, copy.data, sinkEnd, begin);
+    guard(() => this.#cache.copyRows(which, copy.data, sinkEnd, begin));
     return copy;
   }
 

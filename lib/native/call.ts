@@ -43,11 +43,22 @@ function checkSteady(name: string, tensor: Tensor | null): void {
   );
 }
 
-/** The addon checks extents again and throws a RangeError where memory has shrunk since the validation. */
+/** `code` of the addon's error where memory is out: kOutOfMemoryCode of native/binding/entry.h. */
+const OUT_OF_MEMORY = 'SDPA_OUT_OF_MEMORY';
+
+/**
+ * The addon checks extents again and throws a RangeError where memory has shrunk since the validation, and one with a code
+ * where it finds no memory for its own lists; nothing has changed then.
+ */
 export function guard<T>(call: () => T): T {
   try {
     return call();
   } catch (error) {
+    if (error instanceof RangeError && (error as NodeJS.ErrnoException).code === OUT_OF_MEMORY) {
+      throw new CapacityError('node-sdpa: memory is out, nothing has changed; free some, then try again', {
+        cause: error,
+      });
+    }
     throw error instanceof RangeError
       ? new ShapeError(`attention: ${error.message}`, { cause: error })
       : error;

@@ -3,6 +3,7 @@
 
 #include "binding/async_call.h"
 #include "binding/attention_binding.h"
+#include "binding/entry.h"
 #include "binding/kv_cache_binding.h"
 #include "binding/machine_binding.h"
 #include "binding/pinned_memory.h"
@@ -24,18 +25,22 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
 #undef SDPA_NAME
   exports.Set("problemFields", fieldNames(env, problemFields, sizeof problemFields / sizeof *problemFields));
   exports.Set("sequenceFields", fieldNames(env, sequenceFields, sizeof sequenceFields / sizeof *sequenceFields));
-  exports.Set("attention", Napi::Function::New(env, sdpa::attention, "attention"));
-  exports.Set("attentionAsync", Napi::Function::New(env, sdpa::attentionAsync, "attentionAsync"));
-  exports.Set("cancelAsync", Napi::Function::New(env, sdpa::AsyncCall::cancel, "cancelAsync"));
-  exports.Set("pinsMemory", Napi::Function::New(env, sdpa::pinsMemory, "pinsMemory"));
-  exports.Set("attentionStats", Napi::Function::New(env, sdpa::attentionStats, "attentionStats"));
+  sdpa::exportFunction<sdpa::attention>(exports, "attention");
+  sdpa::exportFunction<sdpa::attentionAsync>(exports, "attentionAsync");
+  sdpa::exportFunction<sdpa::AsyncCall::cancel>(exports, "cancelAsync");
+  sdpa::exportFunction<sdpa::pinsMemory>(exports, "pinsMemory");
+  sdpa::exportFunction<sdpa::attentionStats>(exports, "attentionStats");
   exports.Set("KvCache", sdpa::KvCacheBinding::define(env));
-  exports.Set("stepAll", Napi::Function::New(env, sdpa::stepAll, "stepAll"));
-  exports.Set("cacheMemory", Napi::Function::New(env, sdpa::KvCacheBinding::cacheMemory, "cacheMemory"));
-  sdpa::exportMachine(env, exports);
+  sdpa::exportFunction<sdpa::stepAll>(exports, "stepAll");
+  sdpa::exportFunction<sdpa::KvCacheBinding::cacheMemory>(exports, "cacheMemory");
+  sdpa::exportMachine(exports);
   return exports;
+}
+
+napi_value load(napi_env env, napi_value exports) {
+  return sdpa::enter(env, [&]() -> napi_value { return initialise(env, Napi::Object(env, exports)); });
 }
 
 }  // namespace
 
-NODE_API_MODULE(node_sdpa, initialise)
+NAPI_MODULE(node_sdpa, load)

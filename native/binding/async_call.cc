@@ -1,6 +1,7 @@
 #include "binding/async_call.h"
 
 #include <algorithm>
+#include <exception>
 #include <mutex>
 #include <utility>
 
@@ -33,13 +34,15 @@ struct AsyncCalls {
   const Napi::Env env;
   napi_threadsafe_function signal = nullptr;
   std::vector<AsyncCall*> live;      // touched by the environment's thread alone
-  std::mutex mutex;                  // of `finished`
-  std::vector<AsyncCall*> finished;  // by Background, and not settled yet
+  std::mutex mutex;                  // of the two that follow
+  AsyncCall* finished = nullptr;     // by Background, and not settled yet; a list, which takes no memory
+  AsyncCall* lastFinished = nullptr;
   Event running;                     // counts those that Background has
 
   // Null, with a pending exception, where there can be none.
   static std::shared_ptr<AsyncCalls> of(Napi::Env env);
   void enter(AsyncCall* call);
+  void hasFinished(AsyncCall* call);  // by the thread that ran it
   void leave(AsyncCall* call);
   void cancel(AsyncCall* call);
   void settleFinished();
@@ -54,12 +57,14 @@ std::shared_ptr<AsyncCalls> AsyncCalls::of(Napi::Env env) {
   using Holder = std::shared_ptr<AsyncCalls>;
   Holder* holder = env.GetInstanceData<Holder>();
   if (!holder) {
-    Holder calls(new AsyncCalls(env));  // make_shared asks for a newer C++ library than scripts/check-abi.mjs allows
-    if (!calls->open()) {
+    // All memory first: once it is open, the environment holds its address. (make_shared asks for a newer C++ library than
+    // scripts/check-abi.mjs allows.)
+    std::unique_ptr<Holder> calls(new Holder(new AsyncCalls(env)));
+    if (!(*calls)->open()) {
       Napi::Error::New(env, "the environment takes no asynchronous calls").ThrowAsJavaScriptException();
       return nullptr;
     }
-    holder = new Holder(std::move(calls));
+    holder = calls.release();
     env.SetInstanceData<Holder>(holder);
   }
   return *holder;
@@ -75,10 +80,14 @@ bool AsyncCalls::open() {
 
 // The process does not end before the promises of its calls are settled.
 void AsyncCalls::enter(AsyncCall* call) {
-  if (live.empty()) napi_ref_threadsafe_function(env, signal);
   live.push_back(call);
+  if (live.size() == 1) napi_ref_threadsafe_function(env, signal);
+}
+
+void AsyncCalls::hasFinished(AsyncCall* call) {
   const std::lock_guard<std::mutex> lock(mutex);
-  finished.reserve(live.size());  // so that the other thread need not allocate
+  (finished ? lastFinished->nextFinished_ : finished) = call;
+  lastFinished = call;
 }
 
 void AsyncCalls::leave(AsyncCall* call) {
@@ -95,13 +104,12 @@ void AsyncCalls::cancel(AsyncCall* call) {
 }
 
 void AsyncCalls::settleFinished() {
-  std::vector<AsyncCall*> calls;
+  AsyncCall* call;
   {
     const std::lock_guard<std::mutex> lock(mutex);
-    calls.swap(finished);
-    finished.reserve(live.size());
+    call = std::exchange(finished, nullptr);
   }
-  for (AsyncCall* call : calls) call->settle(env);
+  while (call) std::exchange(call, call->nextFinished_)->settle(env);
 }
 
 void AsyncCalls::onSignal(napi_env env, napi_value, void* context, void*) {
@@ -119,7 +127,7 @@ void AsyncCalls::onEnvironmentEnd(void* self) {
   while (const uint32_t left = calls.running.word.load()) calls.running.wait(left);
   for (AsyncCall* call : calls.live) delete call;
   calls.live.clear();
-  calls.finished.clear();
+  calls.finished = nullptr;
 }
 
 // The call -----------------------------------------------------------------------------------------------------------
@@ -140,7 +148,7 @@ AsyncCall::AsyncCall(const Napi::CallbackInfo& info, DecodedProblem decoded, con
 }
 
 // Sees to it that the memory of the tensors stays; false if memory is out.
-bool AsyncCall::holdTensors(const Napi::CallbackInfo& info) {
+bool AsyncCall::holdTensors(const Napi::CallbackInfo& info) try {
   Problem& p = decoded_.problem;
   uint32_t argument = 1;
   bool holds = true;
@@ -163,19 +171,19 @@ bool AsyncCall::holdTensors(const Napi::CallbackInfo& info) {
   hold(spans_.alibiSlopes, p.alibiSlopes, false);
   hold(spans_.sinks, p.sinks, false);
   return holds;
+} catch (const std::exception&) {
+  return false;
 }
 
 Napi::Value AsyncCall::start(const Napi::CallbackInfo& info, DecodedProblem decoded, const TensorSpans& spans) {
   const Napi::Env env = info.Env();
   std::shared_ptr<AsyncCalls> calls = AsyncCalls::of(env);
   if (!calls) return env.Undefined();
-  auto* call = new AsyncCall(info, std::move(decoded), spans, calls);
+  std::unique_ptr<AsyncCall> made(new AsyncCall(info, std::move(decoded), spans, calls));
   napi_value promise;
-  if (napi_create_promise(env, &call->deferred_, &promise) != napi_ok) {
-    delete call;
-    return env.Undefined();
-  }
-  calls->enter(call);
+  if (napi_create_promise(env, &made->deferred_, &promise) != napi_ok) return env.Undefined();
+  calls->enter(made.get());
+  AsyncCall* const call = made.release();  // it deletes itself when it is settled
   if (!call->holdTensors(info)) {
     call->status_ = RunStatus::kOutOfMemory;
     call->settle(env);
@@ -194,10 +202,7 @@ void AsyncCall::run() { status_ = runAttention(decoded_.problem); }
 
 void AsyncCall::ended() {
   const std::shared_ptr<AsyncCalls> calls = calls_;  // once it is handed back, this may be deleted
-  {
-    const std::lock_guard<std::mutex> lock(calls->mutex);
-    calls->finished.push_back(this);
-  }
+  calls->hasFinished(this);
   napi_call_threadsafe_function(calls->signal, nullptr, napi_tsfn_nonblocking);
   if (calls->running.word.fetch_sub(1) == 1) calls->running.wake(1);
 }

@@ -45,6 +45,7 @@ class AsyncCall : public BackgroundTask {
   PrivateMemory private_;
   bool ownOut_ = false, ownLse_ = false;  // in private_
   napi_deferred deferred_ = nullptr;
+  AsyncCall* nextFinished_ = nullptr;
   volatile int32_t cancelled_ = 0;
   RunStatus status_ = RunStatus::kDone;
 };

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "binding/async_call.h"
+#include "binding/entry.h"
 
 namespace sdpa {
 namespace {
@@ -26,24 +27,19 @@ void copyHead(const KvTokens& tokens, bool values, int64_t batch, int64_t head, 
 }  // namespace
 
 Napi::Function KvCacheBinding::define(Napi::Env env) {
-  return DefineClass(env, "KvCache",
-                     {InstanceMethod("append", &KvCacheBinding::append),
-                      InstanceMethod("appendRevocably", &KvCacheBinding::appendRevocably),
-                      InstanceMethod("confirmAppend", &KvCacheBinding::confirmAppend),
-                      InstanceMethod("attend", &KvCacheBinding::attend),
-                      InstanceMethod("step", &KvCacheBinding::step), InstanceMethod("holds", &KvCacheBinding::holds),
-                      InstanceMethod("repeater", &KvCacheBinding::repeater),
-                      InstanceMethod("attendAsync", &KvCacheBinding::attendAsync),
-                      InstanceMethod("truncate", &KvCacheBinding::truncate),
-                      InstanceMethod("keep", &KvCacheBinding::keep),
-                      InstanceMethod("keptBegin", &KvCacheBinding::keptBegin),
-                      InstanceMethod("copyRows", &KvCacheBinding::copyRows),
-                      InstanceMethod("restore", &KvCacheBinding::restore),
-                      InstanceMethod("copyRowsOut", &KvCacheBinding::copyRowsOut),
-                      InstanceMethod("copyRowsIn", &KvCacheBinding::copyRowsIn),
-                      InstanceMethod("dispose", &KvCacheBinding::dispose), InstanceMethod("length", &KvCacheBinding::length),
-                      InstanceMethod("capacity", &KvCacheBinding::capacity),
-                      InstanceMethod("byteLength", &KvCacheBinding::byteLength)});
+#define SDPA_METHOD(name) \
+  {#name, nullptr, methodEntry<KvCacheBinding, &KvCacheBinding::name>, nullptr, nullptr, nullptr, napi_default, nullptr}
+  const napi_property_descriptor methods[] = {
+      SDPA_METHOD(append),    SDPA_METHOD(attend),      SDPA_METHOD(step),       SDPA_METHOD(holds),
+      SDPA_METHOD(repeater),  SDPA_METHOD(attendAsync), SDPA_METHOD(truncate),   SDPA_METHOD(keep),
+      SDPA_METHOD(keptBegin), SDPA_METHOD(copyRows),    SDPA_METHOD(restore),    SDPA_METHOD(copyRowsOut),
+      SDPA_METHOD(dispose),   SDPA_METHOD(copyRowsIn),  SDPA_METHOD(length),     SDPA_METHOD(capacity),
+      SDPA_METHOD(byteLength), SDPA_METHOD(appendRevocably), SDPA_METHOD(confirmAppend)};
+#undef SDPA_METHOD
+  napi_value made = nullptr;
+  napi_define_class(env, "KvCache", NAPI_AUTO_LENGTH, constructorEntry<KvCacheBinding>, nullptr,
+                    sizeof methods / sizeof *methods, methods, &made);
+  return Napi::Function(env, made);
 }
 
 KvCacheBinding::KvCacheBinding(const Napi::CallbackInfo& info) : Napi::ObjectWrap<KvCacheBinding>(info) {
@@ -102,7 +98,7 @@ bool KvCacheBinding::readRows(const Napi::CallbackInfo& info, TokenLayout* layou
 bool KvCacheBinding::appendRows(const Napi::CallbackInfo& info, TokenLayout* layout) {
   KvSource k, v;
   if (!readRows(info, layout, &k, &v)) return false;
-  return layout->tokens == 0 || appendSources(info.Env(), k, v, layout->tokens);
+  return layout->tokens == 0 || tokens_.appendRevocably(k, v, layout->tokens);
 }
 
 bool KvCacheBinding::canHold(const KvSource& k, const KvSource& v, int64_t tokens) const {
@@ -117,11 +113,28 @@ Napi::Value KvCacheBinding::holds(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), layout.tokens == 0 || canHold(k, v, layout.tokens));
 }
 
-bool KvCacheBinding::appendSources(Napi::Env env, const KvSource& k, const KvSource& v, int64_t tokens) {
-  const bool done = tokens_.appendRevocably(k, v, tokens);
-  if (done) reportMemory(env);
-  return done;
-}
+// Takes back what a step appended, unless the step was done; tells V8 what the cache holds then.
+class KvCacheBinding::Appended {
+ public:
+  Appended(KvCacheBinding& cache, Napi::Env env) : cache_(cache), env_(env), before_(cache.tokens_.length()) {}
+  Appended(const Appended&) = delete;
+  Appended& operator=(const Appended&) = delete;
+  ~Appended() {
+    if (isKept_) {
+      cache_.tokens_.confirmAppend();
+    } else {
+      cache_.tokens_.truncate(before_);
+    }
+    cache_.reportMemory(env_);
+  }
+  void keep() { isKept_ = true; }
+
+ private:
+  KvCacheBinding& cache_;
+  Napi::Env env_;
+  int64_t before_;
+  bool isKept_ = false;
+};
 
 bool KvCacheBinding::readProblem(const Napi::CallbackInfo& info, size_t first, DecodedProblem& decoded, TensorSpans& spans) {
   const Napi::Env env = info.Env();
@@ -181,22 +194,21 @@ Napi::Value KvCacheBinding::cacheMemory(const Napi::CallbackInfo& info) {
 
 Napi::Value KvCacheBinding::append(const Napi::CallbackInfo& info) {
   TokenLayout layout;
+  Appended appended(*this, info.Env());
   const bool done = appendRows(info, &layout);
-  if (done) confirm(info.Env());
+  if (done) appended.keep();
   return Napi::Boolean::New(info.Env(), done);
 }
 
 Napi::Value KvCacheBinding::appendRevocably(const Napi::CallbackInfo& info) {
   TokenLayout layout;
-  return Napi::Boolean::New(info.Env(), appendRows(info, &layout));
-}
-
-void KvCacheBinding::confirm(Napi::Env env) {
-  if (tokens_.confirmAppend()) reportMemory(env);
+  const bool done = appendRows(info, &layout);
+  if (done) reportMemory(info.Env());
+  return Napi::Boolean::New(info.Env(), done);
 }
 
 Napi::Value KvCacheBinding::confirmAppend(const Napi::CallbackInfo& info) {
-  confirm(info.Env());
+  if (tokens_.confirmAppend()) reportMemory(info.Env());
   return info.Env().Undefined();
 }
 
@@ -208,21 +220,16 @@ Napi::Value KvCacheBinding::attend(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value KvCacheBinding::step(const Napi::CallbackInfo& info) {
-  const int64_t before = tokens_.length();
   TokenLayout layout;
+  Appended appended(*this, info.Env());
   if (!appendRows(info, &layout)) return statusValue(info.Env(), RunStatus::kOutOfMemory);
   DecodedProblem decoded;
   TensorSpans spans;
-  if (!readProblem(info, 3, decoded, spans)) {
-    tokens_.truncate(before);
-    return info.Env().Undefined();
-  }
+  if (!readProblem(info, 3, decoded, spans)) return info.Env().Undefined();
   const RunStatus status = runAttention(decoded.problem);
   if (status == RunStatus::kDone) {
-    confirm(info.Env());
+    appended.keep();
     repeated_.keep(std::move(decoded), layout);
-  } else {
-    tokens_.truncate(before);
   }
   return statusValue(info.Env(), status);
 }
@@ -230,15 +237,12 @@ Napi::Value KvCacheBinding::step(const Napi::CallbackInfo& info) {
 bool KvCacheBinding::repeat(Napi::Env env, const Span (&spans)[4], const int64_t (&offsets)[4]) {
   if (repeated_.tokens() == 0 || !repeated_.moveTo(spans, offsets, tokens_.config())) return false;
   if (!canHold(repeated_.k(), repeated_.v(), repeated_.tokens())) return false;
-  const int64_t before = tokens_.length();
-  if (!appendSources(env, repeated_.k(), repeated_.v(), repeated_.tokens())) return false;
+  Appended appended(*this, env);
+  if (!tokens_.appendRevocably(repeated_.k(), repeated_.v(), repeated_.tokens())) return false;
   DecodedProblem& decoded = repeated_.over(tokens_.length());
   pointAtCache(decoded);
-  if (runAttention(decoded.problem) != RunStatus::kDone) {
-    tokens_.truncate(before);
-    return false;
-  }
-  confirm(env);
+  if (runAttention(decoded.problem) != RunStatus::kDone) return false;
+  appended.keep();
   return true;
 }
 
@@ -263,7 +267,10 @@ napi_value KvCacheBinding::repeatStep(napi_env env, napi_callback_info info) {
                            Span::from(env, values[3])};
     int64_t offsets[4] = {-1, -1, -1, -1};
     for (int i = 0; i < 4; ++i) napi_get_value_int64(env, values[4 + i], &offsets[i]);
-    repeated = static_cast<KvCacheBinding*>(cache)->repeat(env, spans, offsets);
+    try {
+      repeated = static_cast<KvCacheBinding*>(cache)->repeat(env, spans, offsets);
+    } catch (const std::exception&) {  // step will say what is amiss
+    }
   }
   napi_get_boolean(env, repeated, &done);
   return done;

@@ -60,11 +60,11 @@ class KvCacheBinding : public Napi::ObjectWrap<KvCacheBinding> {
   Napi::Value capacity(const Napi::CallbackInfo& info);
   Napi::Value byteLength(const Napi::CallbackInfo& info);
 
+  class Appended;
+
   bool readRows(const Napi::CallbackInfo& info, TokenLayout* layout, KvSource* k, KvSource* v);
   bool canHold(const KvSource& k, const KvSource& v, int64_t tokens) const;
   bool appendRows(const Napi::CallbackInfo& info, TokenLayout* layout);
-  bool appendSources(Napi::Env env, const KvSource& k, const KvSource& v, int64_t tokens);
-  void confirm(Napi::Env env);
   bool repeat(Napi::Env env, const Span (&spans)[4], const int64_t (&offsets)[4]);
   // Decodes the problem whose arguments begin at `first`, and points its keys and values at this cache.
   bool readProblem(const Napi::CallbackInfo& info, size_t first, DecodedProblem& decoded, TensorSpans& spans);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "binding/arguments.h"
+#include "binding/entry.h"
 #include "runtime/cpu_features.h"
 #include "runtime/dispatch.h"
 #include "runtime/thread_pool.h"
@@ -137,18 +138,18 @@ Napi::Value readProbe(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void exportMachine(Napi::Env env, Napi::Object exports) {
-  exports.Set("isas", Napi::Function::New(env, isas, "isas"));
-  exports.Set("activeIsa", Napi::Function::New(env, activeIsa, "activeIsa"));
-  exports.Set("selectIsa", Napi::Function::New(env, selectIsa, "selectIsa"));
-  exports.Set("features", Napi::Function::New(env, features, "features"));
-  exports.Set("cpuBrand", Napi::Function::New(env, cpuBrand, "cpuBrand"));
-  exports.Set("getNumThreads", Napi::Function::New(env, getNumThreads, "getNumThreads"));
-  exports.Set("setNumThreads", Napi::Function::New(env, setNumThreads, "setNumThreads"));
-  exports.Set("availableCores", Napi::Function::New(env, availableCoreCount, "availableCores"));
-  exports.Set("fmaProbe", Napi::Function::New(env, fmaProbe, "fmaProbe"));
-  exports.Set("tileProbe", Napi::Function::New(env, tileProbe, "tileProbe"));
-  exports.Set("readProbe", Napi::Function::New(env, readProbe, "readProbe"));
+void exportMachine(Napi::Object exports) {
+  exportFunction<isas>(exports, "isas");
+  exportFunction<activeIsa>(exports, "activeIsa");
+  exportFunction<selectIsa>(exports, "selectIsa");
+  exportFunction<features>(exports, "features");
+  exportFunction<cpuBrand>(exports, "cpuBrand");
+  exportFunction<getNumThreads>(exports, "getNumThreads");
+  exportFunction<setNumThreads>(exports, "setNumThreads");
+  exportFunction<availableCoreCount>(exports, "availableCores");
+  exportFunction<fmaProbe>(exports, "fmaProbe");
+  exportFunction<tileProbe>(exports, "tileProbe");
+  exportFunction<readProbe>(exports, "readProbe");
 }
 
 }  // namespace sdpa

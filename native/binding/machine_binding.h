@@ -5,6 +5,6 @@
 
 namespace sdpa {
 
-void exportMachine(Napi::Env env, Napi::Object exports);
+void exportMachine(Napi::Object exports);
 
 }  // namespace sdpa

@@ -46,13 +46,10 @@ struct Caches {
     return fits;
   }
 
-  // Entry i of k and v to cache i. False, with nothing appended, where one has no room.
+  // Entry i of k and v to cache i. False where one has no room.
   bool append(KvSource k, KvSource v) {
     for (size_t i = 0; i < caches.size(); ++i) {
-      if (!caches[i]->tokens().appendRevocably(k, v, tokens[i])) {
-        takeBack(i);
-        return false;
-      }
+      if (!caches[i]->tokens().appendRevocably(k, v, tokens[i])) return false;
       if (!k.data) continue;
       k.data = static_cast<const char*>(k.data) + k.batchStrideBytes;
       v.data = static_cast<const char*>(v.data) + v.batchStrideBytes;
@@ -60,8 +57,15 @@ struct Caches {
     return true;
   }
 
-  void takeBack(size_t count) {
-    for (size_t i = 0; i < count; ++i) caches[i]->tokens().truncate(before[i]);
+  // After append, whatever came of it.
+  void settle(bool keep) {
+    for (size_t i = 0; i < caches.size(); ++i) {
+      if (keep) {
+        caches[i]->tokens().confirmAppend();
+      } else {
+        caches[i]->tokens().truncate(before[i]);
+      }
+    }
   }
 };
 
@@ -87,16 +91,13 @@ Napi::Value stepAll(const Napi::CallbackInfo& info) {
                             !layout.v.find(Span::from(env, info[4]), config, layout.tokens, config.valueDim, &v))) {
     return fail(env, "the memory of k or v does not hold the tensor that was described (was its buffer detached or transferred?)");
   }
-  if (!all.append(k, v)) return statusValue(env, RunStatus::kOutOfMemory);
   decoded.problem.kvDType = all.caches[0]->dtype();
   std::vector<const KvTokens*> tokens;
   for (KvCacheBinding* cache : all.caches) tokens.push_back(&cache->tokens());
-  const RunStatus status = attendAll(decoded.problem, decoded.sequences, tokens);
-  if (status != RunStatus::kDone) all.takeBack(all.caches.size());
-  for (KvCacheBinding* cache : all.caches) {
-    if (status == RunStatus::kDone) cache->tokens().confirmAppend();
-    cache->reportMemory(env);
-  }
+  const RunStatus status =
+      all.append(k, v) ? attendAll(decoded.problem, decoded.sequences, tokens) : RunStatus::kOutOfMemory;
+  all.settle(status == RunStatus::kDone);
+  for (KvCacheBinding* cache : all.caches) cache->reportMemory(env);
   return statusValue(env, status);
 }
 

@@ -1,6 +1,7 @@
 #include "runtime/attention.h"
 
 #include <atomic>
+#include <exception>
 #include <limits>
 #include <memory>
 #include <new>
@@ -115,9 +116,7 @@ struct Run {
   }
 };
 
-}  // namespace
-
-RunStatus runAttention(const Problem& problem) {
+RunStatus planAndRun(const Problem& problem) {
   static thread_local Workspace workspace;
   const KernelTable& kernels = activeKernels();
   ThreadPool& pool = ThreadPool::shared();
@@ -137,6 +136,16 @@ RunStatus runAttention(const Problem& problem) {
       {threads, nullptr, plan.microseconds});
   if (run.outOfMemory.load()) return RunStatus::kOutOfMemory;
   return problem.cancelled && SDPA_READ_FLAG(problem.cancelled) ? RunStatus::kCancelled : RunStatus::kDone;
+}
+
+}  // namespace
+
+RunStatus runAttention(const Problem& problem) {
+  try {
+    return planAndRun(problem);
+  } catch (const std::exception&) {
+    return RunStatus::kOutOfMemory;
+  }
 }
 
 }  // namespace sdpa

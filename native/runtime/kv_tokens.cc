@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <new>
 #include <utility>
 
@@ -55,8 +56,9 @@ int64_t KvTokens::segmentTokens(int64_t begin) const {
   return maximum(kMinWindowSegment, roundUp(window_.tokens / 8, kRunAlign));
 }
 
-// 0 tokens: as many as memory holds.
-std::shared_ptr<KvCacheMemory> KvTokens::makeMemory(int64_t tokens) {
+// For one segment more, which then goes into the list without a failure. 0 tokens: as many as memory holds.
+std::shared_ptr<KvCacheMemory> KvTokens::makeMemory(int64_t tokens) try {
+  segments_.reserve(segments_.size() + 1);
   if (spare_ && spare_->capacity() == tokens) {
     spare_->truncate(0);
     return std::move(spare_);
@@ -66,6 +68,8 @@ std::shared_ptr<KvCacheMemory> KvTokens::makeMemory(int64_t tokens) {
   config.maxLength = tokens;
   if (!memory || !memory->reserve(config)) return nullptr;
   return memory;
+} catch (const std::exception&) {
+  return nullptr;
 }
 
 bool KvTokens::reserve(const KvCacheConfig& config, const KvWindow& window) {
@@ -207,6 +211,7 @@ bool KvTokens::evict(int64_t position) {
 }
 
 void KvTokens::truncate(int64_t length) {
+  if (segments_.empty()) return;
   length_ = minimum(length_, maximum(length, 0));
   while (segments_.size() > 1 && segments_.back().begin >= length_) {
     if (segments_.back().memory.use_count() == 1 && hasWindow()) spare_ = std::move(segments_.back().memory);

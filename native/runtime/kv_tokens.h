@@ -31,10 +31,11 @@ class KvTokens {
   KvTokens(const KvTokens&) = delete;
   KvTokens& operator=(const KvTokens&) = delete;
 
-  // Takes address space for the first segment. False if there is none.
+  // Takes address space for the first segment. False if there is none, or no memory.
   bool reserve(const KvCacheConfig& config, const KvWindow& window);
 
-  // Makes this an independent continuation of `other`: what is cached is shared, what comes is not.
+  // Makes this an independent continuation of `other`: what is cached is shared, what comes is not. Throws std::bad_alloc, and
+  // this holds nothing, where memory is out.
   void forkFrom(const KvTokens& other);
 
   // Appends `tokens` rows to each (batch, head), then forgets what had left the window before them. False, with nothing

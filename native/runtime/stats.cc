@@ -1,6 +1,7 @@
 #include "runtime/stats.h"
 
 #include <atomic>
+#include <exception>
 #include <vector>
 
 #include "intervals.h"
@@ -70,9 +71,7 @@ struct StatsRun {
   }
 };
 
-}  // namespace
-
-RunStatus runStats(const Problem& given, const StatsOutput& output) {
+RunStatus planAndRun(const Problem& given, const StatsOutput& output) {
   Problem problem = given;
   problem.v = nullptr;
   problem.valueDim = problem.vHeadStride = problem.vRowStride = 0;
@@ -87,6 +86,16 @@ RunStatus runStats(const Problem& given, const StatsOutput& output) {
       static_cast<int64_t>(plan.tasks.size()),
       [](void* context, int64_t task, int) { static_cast<StatsRun*>(context)->execute(task); }, &run, {threads, nullptr});
   return run.outOfMemory.load() ? RunStatus::kOutOfMemory : RunStatus::kDone;
+}
+
+}  // namespace
+
+RunStatus runStats(const Problem& problem, const StatsOutput& output) {
+  try {
+    return planAndRun(problem, output);
+  } catch (const std::exception&) {
+    return RunStatus::kOutOfMemory;
+  }
 }
 
 }  // namespace sdpa

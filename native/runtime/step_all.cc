@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <memory>
 #include <new>
 #include <utility>
@@ -245,9 +246,7 @@ class SharedPasses {
   int64_t numQueries_ = 0, numFloats_ = 0;
 };
 
-}  // namespace
-
-RunStatus attendAll(Problem problem, std::vector<Sequence>& sequences, const std::vector<const KvTokens*>& caches) {
+RunStatus shareAndRun(Problem problem, std::vector<Sequence>& sequences, const std::vector<const KvTokens*>& caches) {
   std::vector<KeyRun> runs;
   pointAtCaches(problem, sequences, caches, runs);
   std::vector<SharedKeys> shared;
@@ -261,6 +260,16 @@ RunStatus attendAll(Problem problem, std::vector<Sequence>& sequences, const std
   for (const SharedKeys& keys : shared) passes.add(keys);
   const RunStatus status = passes.run(sequences);
   return status == RunStatus::kDone ? runAttention(problem) : status;
+}
+
+}  // namespace
+
+RunStatus attendAll(const Problem& problem, std::vector<Sequence>& sequences, const std::vector<const KvTokens*>& caches) {
+  try {
+    return shareAndRun(problem, sequences, caches);
+  } catch (const std::exception&) {
+    return RunStatus::kOutOfMemory;
+  }
 }
 
 }  // namespace sdpa

@@ -11,6 +11,6 @@ namespace sdpa {
 // Executes `problem`, whose sequence i attends to the tokens of caches[i], batch entry 0. The caches are of one layout, and
 // sequences[i].kvLen is at most caches[i]->length(). Where keys and values lie is filled in, here and in `sequences`, which
 // problem.sequences points at.
-RunStatus attendAll(Problem problem, std::vector<Sequence>& sequences, const std::vector<const KvTokens*>& caches);
+RunStatus attendAll(const Problem& problem, std::vector<Sequence>& sequences, const std::vector<const KvTokens*>& caches);
 
 }  // namespace sdpa

@@ -174,6 +174,24 @@ TEST(kvTokens_aWindowNeedsConstantMemory) {
   CHECK_EQ(countWrong(cache, model), 0);
 }
 
+TEST(kvTokens_whatIsTakenBackLeavesTheWindowWhole) {
+  int next = 0;
+  for (int64_t count : {1, 3, 64, 300, 700}) {
+    KvTokens cache;
+    Model model;
+    cache.reserve(kConfig, {256, 4});
+    for (int round = 0; round < 40; ++round) {
+      CHECK(append(cache, model, count, next));
+      const int64_t keptBegin = cache.keptBegin(), length = cache.length();
+      const Rows rows(std::vector<int>(900, 7));
+      CHECK(cache.appendRevocably(rows.kSource, rows.vSource, 1 + round * 20));
+      cache.truncate(length);
+      CHECK_EQ(cache.keptBegin(), keptBegin);
+      CHECK_EQ(countWrong(cache, model), int64_t{0});
+    }
+  }
+}
+
 TEST(kvTokens_aForkCostsOnlyWhatDiffers) {
   KvTokens cache;
   Model model;
