@@ -47,7 +47,7 @@ struct Arena {
 
   template <class T>
   T* take(int64_t count) {
-    T* piece = reinterpret_cast<T*>(base + used);
+    T* piece = reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(base) + used);  // of null too
     used += static_cast<size_t>(roundUp(count * static_cast<int64_t>(sizeof(T)), 64));
     return piece;
   }
