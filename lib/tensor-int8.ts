@@ -25,13 +25,17 @@ const hasByte80 = (word: number): boolean => {
   return ((x - 0x01010101) & ~x & 0x80808080) !== 0;
 };
 
-/** Whether whole rows of bytes are such as quantiseRows makes: no -128, and a scale that is finite and not negative. */
+/**
+ * Whether whole rows of bytes are such as quantiseRows makes: no -128, filled up with zeros, and a scale that is finite and not
+ * negative.
+ */
 export function areInt8Rows({ buffer, byteOffset, byteLength }: Uint8Array, dim: number): boolean {
   const view = new DataView(buffer, byteOffset, byteLength);
   const rowBytes = int8RowBytes(dim);
   for (let row = 0; row < byteLength; row += rowBytes) {
     const end = row + int8ScaleOffset(dim);
     for (let at = row; at < end; at += 4) if (hasByte80(view.getInt32(at))) return false;
+    for (let at = row + dim; at < end; at++) if (view.getUint8(at) !== 0) return false;
     const scale = view.getFloat32(end, machineIsLittleEndian);
     if (!(scale >= 0 && scale < Infinity) || Object.is(scale, -0)) return false;
   }

@@ -56,6 +56,14 @@ describe.each(backends)('%s', (backend) => {
     }
   });
 
+  test('rows are filled up with zeros', async () => {
+    for (const at of [5, 6, 7, 12 + 5, 36 + 7]) {
+      const bytes = saved.slice();
+      bytes[header + at] = 1;
+      await expectAltered(sealed(bytes), backend);
+    }
+  });
+
   test('a header that tells of more than the file holds takes no memory', async () => {
     const bytes = saved.slice();
     const view = new DataView(bytes.buffer);
