@@ -91,7 +91,33 @@ function lostWeights(v: Tensor): Float64Array {
   return lost;
 }
 
-/** The oracle's answer to a dense problem, and the bounds: twice the error of a naive evaluation of the row, and 4 ULP. */
+const GRADE_EPSILON = { float32: 2 ** -23, tf32: 2 ** -10, float16: 2 ** -10, bfloat16: 2 ** -7 };
+
+/**
+ * Of each query row, how far rounding q and k to a coarse grade may move its scores: eps · |scale| · ‖q‖ · ‖k‖ at most, of a
+ * usual key. A naive evaluation of a row that sees few keys may be right by luck.
+ */
+function scoreErrors({ q, k, options }: Problem): Float64Array {
+  const eps = GRADE_EPSILON[gradeOf(q.dtype, options.precision ?? 'highest')];
+  const keyNorms = normsOf(k).sort();
+  const usual = keyNorms[keyNorms.length >> 1] ?? 0;
+  const scale = Math.abs(options.scale ?? 1 / Math.sqrt(q.shape[3]));
+  return normsOf(q).map((norm) => (eps > 2 ** -20 ? eps * scale * norm * usual : 0));
+}
+
+function normsOf(x: Tensor): Float64Array {
+  const dim = x.shape[3];
+  const norms = new Float64Array(x.size / dim);
+  x.toFloat32Array().forEach((y, n) => {
+    if (Number.isFinite(y)) norms[Math.floor(n / dim)] += y * y;
+  });
+  return norms.map(Math.sqrt);
+}
+
+/**
+ * The oracle's answer to a dense problem, and the bounds: twice the error of a naive evaluation of the row or what rounding
+ * of its scores may do, and 4 ULP.
+ */
 export function answerOf(row: Row, problem: Problem): Answer {
   const values = evaluate(problem);
   const { want, wantLse, naiveLse, sizes } = values;
@@ -101,16 +127,19 @@ export function answerOf(row: Row, problem: Problem): Answer {
   const valueDim = problem.v.shape[3];
   const outBound = new Float64Array(want.length);
   const lost = lostWeights(problem.v);
+  const moved = scoreErrors(problem);
   for (let begin = 0; begin < want.length; begin += valueDim) {
-    const relative = 2 * Math.max(plain.out, errorOf(values, begin, begin + valueDim)) + 4 * eps;
+    const naive = Math.max(plain.out, errorOf(values, begin, begin + valueDim));
+    const relative = 2 * Math.max(naive, moved[begin / valueDim]) + 4 * eps;
     for (let e = begin; e < begin + valueDim; e++)
       outBound[e] = relative * sizes[e] + 4 * (SMALLEST[dtype] ?? 0) + lost[e % valueDim];
   }
   const lseBound = Float64Array.from(wantLse, (x, i) => {
     const error = Math.abs(x - naiveLse[i]);
-    return (
-      2 * Math.max(plain.lse, Number.isFinite(error) ? error : 0) + 4 * 2 ** -23 * Math.max(1, Math.abs(x))
-    );
+    const naive = Math.max(plain.lse, Number.isFinite(error) ? error : 0);
+    // Of a row with one huge score, that score's.
+    const ofScore = moved[i] === 0 ? 0 : GRADE_EPSILON.bfloat16 * Math.abs(x);
+    return Math.max(2 * naive, moved[i], ofScore) + 4 * 2 ** -23 * Math.max(1, Math.abs(x));
   });
   return { want: values.result, outBound, lseBound };
 }

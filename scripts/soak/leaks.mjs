@@ -116,6 +116,13 @@ const activities = {
     } finally {
       await again.close();
     }
+    const cut = await open(file, 'r+');
+    try {
+      await cut.truncate(9000);
+      await fails('OptionError', () => KVCache.loadFrom(cut));
+    } finally {
+      await cut.close();
+    }
     counts.files++;
     counts.caches += 2;
     const bytes = cache.save();
