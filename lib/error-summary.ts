@@ -53,6 +53,39 @@ export function summarizeErrors(got: Tensor, want: Tensor, dtype: DType): ErrorS
   return { maxAbs, maxRel, relativeFrobenius, maxUlp, worst: worst < 0 ? null : place };
 }
 
+/** How many elements are so many representable values away from the oracle's; Infinity: only one of both is finite. */
+export interface UlpBucket {
+  readonly from: number;
+  readonly to: number;
+  readonly count: number;
+}
+
+/** Distances in units of the last place of `dtype`, by powers of two. */
+export function ulpHistogram(got: Tensor, want: Tensor, dtype: DType): UlpBucket[] {
+  const gotValues = got.toFloat32Array();
+  const wantValues = want.toFloat32Array();
+  const ordinal = ordinalOf(dtype);
+  const counts: number[] = [];
+  let apart = 0;
+  for (let i = 0; i < wantValues.length; i++) {
+    const [g, w] = [gotValues[i], wantValues[i]];
+    const isSame = Object.is(g, w) || g === w;
+    if (!isSame && !Number.isFinite(g - w)) {
+      apart++;
+      continue;
+    }
+    const distance = isSame ? 0 : Math.abs(ordinal(g) - ordinal(w));
+    const bucket = distance === 0 ? 0 : Math.floor(Math.log2(distance)) + 1;
+    counts[bucket] = (counts[bucket] ?? 0) + 1;
+  }
+  const buckets = Array.from(counts, (count = 0, n) => ({
+    from: n === 0 ? 0 : 2 ** (n - 1),
+    to: n === 0 ? 0 : 2 ** n - 1,
+    count,
+  }));
+  return apart === 0 ? buckets : [...buckets, { from: Infinity, to: Infinity, count: apart }];
+}
+
 const float = new Float32Array(1);
 const bits = new Int32Array(float.buffer);
 

@@ -47,8 +47,8 @@ function readOption(token: { name: string; rawName: string; value?: string }, ki
     if (value !== undefined) throw new UsageError(`--${name} takes no value; got '${value}'`);
     return '';
   }
-  // A following option is no value, but '-' is: it stands for stdout.
-  if (value === undefined || value === '' || /^-./.test(value))
+  // A following option is no value; '-', negative numbers and '-,3' are.
+  if (value === undefined || value === '' || /^-[^\d.,]/.test(value))
     throw new UsageError(`--${name} needs a value`);
   return value;
 }

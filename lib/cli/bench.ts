@@ -41,7 +41,7 @@ a plain read of as many bytes ('of read').
 
 models: ${presetNames().join(', ')}
 `,
-  async run(argv: readonly string[], streams: Streams): Promise<void> {
+  async run(argv: readonly string[], streams: Streams): Promise<number> {
     const { request, jsonFile } = readRequest(argv);
     const threads = getNumThreads();
     if (request.threads !== null) setNumThreads(request.threads);
@@ -51,6 +51,7 @@ models: ${presetNames().join(', ')}
       const report = await runBench(request, progress);
       progress.clear();
       writeReport(streams, report, (isTerminal) => formatReport(report, isTerminal), jsonFile);
+      return 0;
     } finally {
       progress.clear();
       stopListening();

@@ -16,8 +16,11 @@ export interface Command {
   readonly summary: string;
   /** What `--help` prints. */
   readonly help: string;
-  /** @throws UsageError, SdpaError: one line on stderr, exit code 1 */
-  run(argv: readonly string[], streams: Streams): Promise<void>;
+  /**
+   * @returns the exit code
+   * @throws UsageError, SdpaError: one line on stderr, exit code 1
+   */
+  run(argv: readonly string[], streams: Streams): Promise<number>;
 }
 
 /** The user asked for something that cannot be; the message is one line and says what to do. */

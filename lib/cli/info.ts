@@ -12,7 +12,7 @@ Tells what computes on this machine, and why: backend, instruction set, features
 
   --json   as JSON
 `,
-  async run(argv: readonly string[], { stdout }: Streams): Promise<void> {
+  async run(argv: readonly string[], { stdout }: Streams): Promise<number> {
     const given = readArguments(argv, { json: 'flag' });
     const facts = {
       ...backendInfo(),
@@ -21,7 +21,7 @@ Tells what computes on this machine, and why: backend, instruction set, features
     };
     if (given.has('json')) {
       stdout.write(`${JSON.stringify(facts, null, 2)}\n`);
-      return;
+      return 0;
     }
     const text = (value: unknown): string => (Array.isArray(value) ? value.join(', ') : String(value)) || '-';
     const [, ...lines] = formatTable(
@@ -30,5 +30,6 @@ Tells what computes on this machine, and why: backend, instruction set, features
       2,
     );
     stdout.write(`${lines.join('\n')}\n`);
+    return 0;
   },
 };

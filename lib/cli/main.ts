@@ -5,14 +5,15 @@ import { bench } from './bench.ts';
 import { type Command, type Streams, UsageError } from './command.ts';
 import { info } from './info.ts';
 import { plan } from './plan.ts';
+import { verify } from './verify.ts';
 
-const COMMANDS: Readonly<Record<string, Command>> = { bench, info, plan };
+const COMMANDS: Readonly<Record<string, Command>> = { bench, verify, plan, info };
 
 /**
  * Runs one command of `node-sdpa`.
  *
  * @param argv what follows the program's name
- * @returns the exit code: 0, or 1 after one line on stderr
+ * @returns the exit code: 0; 1 after one line on stderr; 2 where what was verified is wrong
  */
 export async function main(argv: readonly string[], streams: Streams): Promise<number> {
   const [name, ...rest] = argv;
@@ -45,8 +46,7 @@ async function runCommand(
     return 0;
   }
   try {
-    await command.run(argv, streams);
-    return 0;
+    return await command.run(argv, streams);
   } catch (error) {
     if (!isExpected(error)) throw error;
     streams.stderr.write(`node-sdpa ${name}: ${(error as Error).message.replaceAll('\n', ' ')}\n`);

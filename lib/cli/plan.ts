@@ -40,7 +40,7 @@ should take here. For these it measures one layer of each kind at a small size, 
 
 models: ${presetNames().join(', ')}
 `,
-  async run(argv: readonly string[], streams: Streams): Promise<void> {
+  async run(argv: readonly string[], streams: Streams): Promise<number> {
     const { request, jsonFile } = readRequest(argv);
     const threads = getNumThreads();
     if (request.threads !== null) setNumThreads(request.threads);
@@ -50,6 +50,7 @@ models: ${presetNames().join(', ')}
       const report = await runPlan(request, progress);
       progress.clear();
       writeReport(streams, report, (isTerminal) => formatPlan(report, isTerminal), jsonFile);
+      return 0;
     } finally {
       progress.clear();
       stopListening();

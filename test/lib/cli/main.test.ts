@@ -46,7 +46,7 @@ describe('main', () => {
   });
 
   test('every command has its --help', async () => {
-    for (const name of ['bench', 'info', 'plan']) {
+    for (const name of ['bench', 'verify', 'plan', 'info']) {
       const { code, stdout } = await run(name, '--help');
       expect(code).toBe(0);
       expect(stdout).toMatch(new RegExp(`^node-sdpa ${name} `));
@@ -57,7 +57,7 @@ describe('main', () => {
 
   test.each([
     ['bnech', "node-sdpa: unknown command 'bnech'; did you mean 'bench'?\n"],
-    ['constructor', "node-sdpa: unknown command 'constructor'; known are bench, info, plan\n"],
+    ['constructor', "node-sdpa: unknown command 'constructor'; known are bench, verify, plan, info\n"],
   ])('unknown command %s', async (name, stderr) => {
     expect(await run(name)).toEqual({ code: 1, stdout: '', stderr });
   });
