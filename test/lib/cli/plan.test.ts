@@ -186,7 +186,7 @@ describe.runIf(!(loadAddon() instanceof Error))('times', () => {
 describe('refuses, in one line, writing nothing', () => {
   test.each<[string[], RegExp]>([
     [['--memory', '24'], /--memory must be a size such as 24GiB/],
-    [['--memory', '-1GiB'], /--memory needs a value/],
+    [['--memory', '-1GiB'], /--memory must be a size/],
     [['--memory', '0GiB'], /--memory must be a size/],
     [['--dtype', 'int4'], /--dtype must be float32, float16, bfloat16 or int8; got 'int4'/],
     [['--context', '0'], /--context must be a whole number/],
