@@ -1,6 +1,7 @@
 // Which lines of native/ run, by gcov: the addon and the C++ tests are built with counters (build-cmake-coverage/), the C++
 // tests run, then those of the suite that reach the addon, in a copy of this tree that holds the counting addon.
 //   node scripts/coverage-native.mjs            90% of the lines, or it fails
+//   node scripts/coverage-native.mjs --report   of the counts that are there
 import { spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -13,12 +14,19 @@ const copy = join(build, 'package');
 const least = 0.9;
 const suite = [
   'test/hostile-numbers.test.ts',
-  'test/native',
+  ...[
+    'async',
+    'cache-limits',
+    'determinism',
+    'hostile',
+    'isa',
+    'probes',
+    'repeated-step',
+    'threads',
+    'workers',
+  ].map((name) => `test/native/${name}.test.ts`),
+  ...['attention-stats', 'draft-tree', 'step-all'].map((name) => `test/lib/${name}.test.ts`),
   'test/lib/kv-cache',
-  'test/lib/step-all.test.ts',
-  'test/lib/attention-stats.test.ts',
-  'test/lib/draft-tree.test.ts',
-  'test/properties.test.ts',
 ];
 
 function run(command, args, options = {}) {
@@ -30,42 +38,50 @@ function run(command, args, options = {}) {
   return status === 0;
 }
 
-const includes = ['node-api-headers/include', 'node-addon-api'].map((name) => resolve('node_modules', name));
-const configured = run('cmake', [
-  ...['-S', 'native', '-B', build, '-DSDPA_COVERAGE=ON', '-DSDPA_TESTS_ONLY=OFF', '-DCMAKE_JS_VERSION=8'],
-  ...[`-DCMAKE_JS_INC=${includes.join(';')}`, '-DCMAKE_JS_SRC=', '-DCMAKE_JS_LIB='],
-]);
-const jobs = String(availableParallelism());
-if (
-  !configured ||
-  !run('cmake', ['--build', build, '--parallel', jobs, '--target', 'sdpa_tests', 'node_sdpa'])
-)
-  process.exit(1);
-
 function filesUnder(folder, ending) {
   return readdirSync(folder, { recursive: true })
     .filter((name) => name.endsWith(ending) && !name.startsWith('package'))
     .map((name) => join(folder, name));
 }
 
-for (const file of filesUnder(build, '.gcda')) rmSync(file);
-rmSync(copy, { recursive: true, force: true });
-mkdirSync(join(copy, 'build/Release'), { recursive: true });
-for (const name of ['lib', 'test', 'dist', 'package.json', 'vitest.config.ts', 'tsconfig.json'])
-  cpSync(name, join(copy, name), { recursive: true });
-cpSync(join(build, 'node_sdpa.node'), join(copy, 'build/Release/node_sdpa.node'));
-symlinkSync(resolve('node_modules'), join(copy, 'node_modules'));
-const passed =
-  run(join(build, 'sdpa_tests'), []) &&
-  // Threads, since the counters are written when a process ends by itself.
-  run(
-    process.execPath,
-    [resolve('node_modules/vitest/vitest.mjs'), 'run', '--pool=threads', '--maxWorkers=1', ...suite],
-    {
-      cwd: copy,
-      env: { ...process.env, FAST_CHECK_RUNS: '5', NODE_OPTIONS: '' },
-    },
+/** Builds with counters and runs the tests; false where one of them failed. */
+function countLines() {
+  const includes = ['node-api-headers/include', 'node-addon-api'].map((name) =>
+    resolve('node_modules', name),
   );
+  const configured = run('cmake', [
+    ...['-S', 'native', '-B', build, '-DSDPA_COVERAGE=ON', '-DSDPA_TESTS_ONLY=OFF', '-DCMAKE_JS_VERSION=8'],
+    ...[`-DCMAKE_JS_INC=${includes.join(';')}`, '-DCMAKE_JS_SRC=', '-DCMAKE_JS_LIB='],
+  ]);
+  const jobs = String(availableParallelism());
+  if (
+    !configured ||
+    !run('cmake', ['--build', build, '--parallel', jobs, '--target', 'sdpa_tests', 'node_sdpa'])
+  )
+    return false;
+
+  for (const file of filesUnder(build, '.gcda')) rmSync(file);
+  rmSync(copy, { recursive: true, force: true });
+  mkdirSync(join(copy, 'build/Release'), { recursive: true });
+  for (const name of ['lib', 'test', 'dist', 'package.json', 'vitest.config.ts', 'tsconfig.json'])
+    cpSync(name, join(copy, name), { recursive: true });
+  cpSync(join(build, 'node_sdpa.node'), join(copy, 'build/Release/node_sdpa.node'));
+  symlinkSync(resolve('node_modules'), join(copy, 'node_modules'));
+  return (
+    run(join(build, 'sdpa_tests'), []) &&
+    // Threads, since the counters are written when a process ends by itself.
+    run(
+      process.execPath,
+      [resolve('node_modules/vitest/vitest.mjs'), 'run', '--pool=threads', '--maxWorkers=1', ...suite],
+      {
+        cwd: copy,
+        env: { ...process.env, FAST_CHECK_RUNS: '5', NODE_OPTIONS: '' },
+      },
+    )
+  );
+}
+
+const passed = process.argv[2] === '--report' || countLines();
 
 /** file -> line -> times, over all units that compile the file. */
 const lines = new Map();
