@@ -46,7 +46,11 @@ export function runChild(
   const { status, signal, stdout, stderr, error } = spawnSync(
     ulimit === undefined ? process.execPath : 'sh',
     ulimit === undefined ? args : limited,
-    { encoding: 'utf8', env: { ...Object.fromEntries(inherited), ...env }, timeout: 50_000 },
+    {
+      encoding: 'utf8',
+      env: { ...Object.fromEntries(inherited), ...env },
+      timeout: process.env.SDPA_SANITIZED ? 500_000 : 50_000,
+    },
   );
   if (error) throw error;
   return { status, signal, stdout, stderr };
