@@ -198,7 +198,7 @@ async function collect() {
     await turn();
   }
 }
-const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
+const median = (numbers) => numbers.slice().sort()[numbers.length >> 1];
 /** Of a series: by how much the median of its last third passes that of its first. */
 const growth = (series) => {
   const third = Math.max(1, Math.floor(series.length / 3));
@@ -206,27 +206,30 @@ const growth = (series) => {
 };
 
 const until = performance.now() + Number(values.minutes) * 60_000;
-const samples = [];
-while (performance.now() < until || samples.length < 12) {
+const NAMES = ['rss', 'heapUsed', 'external'];
+// Room for them at once, so that what is measured does not grow by being measured.
+const samples = NAMES.map(() => new Float64Array(100_000));
+let taken = 0;
+while ((performance.now() < until && taken < 100_000) || taken < 12) {
   for (const activity of Object.values(activities)) await activity();
   counts.cycles++;
   await collect();
-  const { rss, heapUsed, external } = process.memoryUsage();
-  samples.push({ rss, heapUsed, external, caches: sdpa.memoryInfo().caches });
+  const memory = process.memoryUsage();
+  for (const [n, name] of NAMES.entries()) samples[n][taken] = memory[name];
+  taken++;
 }
 await rm(file, { force: true });
 await collect();
 
-const warm = samples.slice(Math.ceil(samples.length / 4));
-const grown = Object.fromEntries(
-  ['rss', 'heapUsed', 'external'].map((name) => [name, growth(warm.map((sample) => sample[name]))]),
-);
+const warm = samples.map((series) => series.subarray(Math.ceil(taken / 4), taken));
+const grown = Object.fromEntries(NAMES.map((name, n) => [name, growth(warm[n])]));
+const [rss, heapUsed] = warm.map((series) => series.at(-1));
 const { caches, bytes } = sdpa.memoryInfo();
 const resources = process.getActiveResourcesInfo().filter((name) => !/^(TTYWrap|PipeWrap)$/.test(name));
 const report = {
   counts,
-  rssMiB: warm.at(-1).rss / 2 ** 20,
-  heapMiB: warm.at(-1).heapUsed / 2 ** 20,
+  rssMiB: rss / 2 ** 20,
+  heapMiB: heapUsed / 2 ** 20,
   grown,
   caches,
   bytes,
