@@ -1,7 +1,7 @@
 import { type AttentionProblem, maskBeginOf } from '../problem.ts';
 import type { Tensor } from '../tensor.ts';
-import { exactArithmetic } from './arithmetic.ts';
-import { readElement, readRows, writeElement, writeRow } from './rows.ts';
+import { type Arithmetic, exactArithmetic } from './arithmetic.ts';
+import { fillRows, readElement, readRows, writeElement, writeRow } from './rows.ts';
 import { softmax } from './softmax.ts';
 
 // Scaled dot-product attention as the papers write it: softmax(q·kᵀ × scale)·v, one query row at a time
@@ -27,6 +27,18 @@ export function openHead(problem: AttentionProblem, b: number, h: number, k: Flo
 
 /** The scores of query row i, into `scores` [kvLen]; -Infinity where a key is not visible. */
 export function scoreRow(head: Head, i: number, scores: Float64Array, arithmetic = exactArithmetic): void {
+  scoreKeys(head, i, 0, scores.length, scores, arithmetic);
+}
+
+/** Of {@link scoreRow}, the scores of keys [first, last). */
+function scoreKeys(
+  head: Head,
+  i: number,
+  first: number,
+  last: number,
+  scores: Float64Array,
+  arithmetic: Arithmetic,
+): void {
   const { problem, b, h } = head;
   const { headDim, scale, softcap, windowLeft, windowRight, sinkTokens, mask, bias, alibiSlopes } = problem;
   const { round, scaledDot } = arithmetic;
@@ -38,9 +50,9 @@ export function scoreRow(head: Head, i: number, scores: Float64Array, arithmetic
   const row = { a: head.q, aBegin: i * headDim, b: head.k, length: headDim };
   const position = problem.sequences[b].queryOffset + i;
   const begin = Math.max(problem.sequences[b].keptBegin ?? 0, position - windowLeft);
-  const end = Math.min(problem.sequences[b].kvLen, position + windowRight + 1);
-  scores.fill(-Infinity);
-  for (let j = sinkTokens > 0 ? 0 : begin; j < end; j++) {
+  const end = Math.min(last, problem.sequences[b].kvLen, position + windowRight + 1);
+  scores.fill(-Infinity, first, last);
+  for (let j = Math.max(first, sinkTokens > 0 ? 0 : begin); j < end; j++) {
     if (j < begin && j >= sinkTokens) continue;
     if (mask !== null && j >= maskBegin && mask.data[maskAt + (j - maskBegin) * mask.strides[3]] === 0)
       continue;
@@ -53,6 +65,9 @@ export function scoreRow(head: Head, i: number, scores: Float64Array, arithmetic
   }
 }
 
+/** Multiplications between two pauses of {@link attendGroupInSteps}: a fraction of a millisecond. */
+const STEP_WORK = 2 ** 17;
+
 /** The query heads of kv head `kvHead` of sequence b: writes their rows of out [B, Hq, Lq, Dv] and lse [B, Hq, Lq]. */
 export function attendGroup(
   problem: AttentionProblem,
@@ -62,23 +77,46 @@ export function attendGroup(
   lse: Tensor | null,
   arithmetic = exactArithmetic,
 ): void {
+  const steps = attendGroupInSteps(problem, b, kvHead, out, lse, arithmetic);
+  while (!steps.next().done);
+}
+
+/** {@link attendGroup}, which pauses often, so that something else may run meanwhile. */
+export function* attendGroupInSteps(
+  problem: AttentionProblem,
+  b: number,
+  kvHead: number,
+  out: Tensor,
+  lse: Tensor | null,
+  arithmetic = exactArithmetic,
+): Generator<void, void> {
   const { batch, qBegin, qLen, kvBegin, kvLen } = problem.sequences[b];
-  const { groupSize, valueDim, sinks } = problem;
-  const k = readRows(problem.k!, batch, kvHead, kvBegin, kvLen);
-  const v = readRows(problem.v!, batch, kvHead, kvBegin, kvLen);
+  const { groupSize, headDim, valueDim, sinks } = problem;
+  const k = new Float64Array(kvLen * headDim);
+  const v = new Float64Array(kvLen * valueDim);
+  const stepKeys = Math.ceil(STEP_WORK / Math.max(headDim, valueDim));
+  for (let j = 0; j < kvLen; j += stepKeys) {
+    const end = Math.min(kvLen, j + stepKeys);
+    fillRows(k, problem.k!, batch, kvHead, kvBegin, j, end);
+    fillRows(v, problem.v!, batch, kvHead, kvBegin, j, end);
+    yield;
+  }
   const scores = new Float64Array(kvLen);
   const weights = new Float64Array(kvLen);
   const o = new Float64Array(valueDim);
   for (let h = kvHead * groupSize; h < (kvHead + 1) * groupSize; h++) {
     const head = openHead(problem, b, h, k);
     for (let i = 0; i < qLen; i++) {
-      scoreRow(head, i, scores, arithmetic);
+      for (let j = 0; j < kvLen; j += stepKeys) {
+        scoreKeys(head, i, j, Math.min(kvLen, j + stepKeys), scores, arithmetic);
+        yield;
+      }
       const rowLse = softmax(scores, sinks === null ? -Infinity : sinks.at(h), weights, arithmetic);
-      // NaN among the scores is NaN in the sum of the weights, by which all is divided.
-      o.fill(Number.isNaN(rowLse) ? NaN : 0);
+      o.fill(0);
       for (let j = 0; j < kvLen; j++) {
         // Skipped, not multiplied by 0: an invisible v may hold NaN.
         if (scores[j] !== -Infinity) arithmetic.addScaled(o, weights[j], v, j * valueDim);
+        if (j % stepKeys === stepKeys - 1) yield;
       }
       writeRow(out, batch, h, qBegin + i, o);
       if (lse !== null) writeElement(lse, batch, h, qBegin + i, rowLse);

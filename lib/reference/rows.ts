@@ -14,17 +14,30 @@ function decoderOf(dtype: DType): ((stored: number) => number) | null {
  * The last axis of `x` is contiguous.
  */
 export function readRows(x: Tensor, b: number, h: number, begin: number, count: number): Float64Array {
+  const rows = new Float64Array(count * x.shape[3]);
+  fillRows(rows, x, b, h, begin, 0, count);
+  return rows;
+}
+
+/** Of {@link readRows}, fills rows [first, end) of `rows`. */
+export function fillRows(
+  rows: Float64Array,
+  x: Tensor,
+  b: number,
+  h: number,
+  begin: number,
+  first: number,
+  end: number,
+): void {
   const dim = x.shape[3];
-  const rows = new Float64Array(count * dim);
   const decode = decoderOf(x.dtype);
   const data = x.data;
-  for (let row = 0; row < count; row++) {
+  for (let row = first; row < end; row++) {
     const from = x.offset + b * x.strides[0] + h * x.strides[1] + (begin + row) * x.strides[2];
     const to = row * dim;
     if (decode === null) for (let d = 0; d < dim; d++) rows[to + d] = data[from + d];
     else for (let d = 0; d < dim; d++) rows[to + d] = decode(data[from + d]);
   }
-  return rows;
 }
 
 /** The float64 value of the element at `index` of x.data. */
