@@ -71,10 +71,12 @@ export function attention(
 
 /**
  * {@link attention} off the event loop. The inputs must not change until the promise settles; their memory is held until
- * then, even if a buffer is transferred meanwhile. A resizable ArrayBuffer is refused: it could shrink.
+ * then, even if a buffer is transferred meanwhile (where the engine cannot hold it, Bun and Windows, the call works on
+ * copies). A resizable ArrayBuffer is refused: it could shrink. Short calls do not wait for long ones; those run in order.
  *
- * @param options those of attention, and `signal`: aborting rejects with `signal.reason`
+ * @param options those of attention, and `signal`: aborting rejects with `signal.reason`; `out` holds unspecified values then
  * @returns a promise of what attention returns; every error, bad input included, rejects it
+ * @throws beside those of attention: ShapeError where `out` was transferred meanwhile
  * @example
  * const out = await attentionAsync(q, k, v, { causal: true, signal: AbortSignal.timeout(1000) });
  */

@@ -117,7 +117,7 @@ struct Problem {
   int64_t maskHeadStride, maskRowStride, maskKeyStride, biasHeadStride, biasRowStride, biasKeyStride;
   int64_t alibiHeadStride;
 
-  const volatile int32_t* cancelled;  // checked between key blocks; may be null
+  const volatile int32_t* cancelled;  // checked between tiles and key blocks; may be null
 };
 
 constexpr int64_t kOpen = int64_t{1} << 52;  // a window bound that no position reaches

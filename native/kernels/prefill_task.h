@@ -136,6 +136,7 @@ struct PrefillRows {
       const int64_t packedBegin = origin + (begin - origin) / keyAlign * keyAlign;
       kernel.packBlock(origin, packedBegin - origin, end - origin);
       forEachTile([&](const QueryTile& tile) {
+        if (problem.cancelled && SDPA_READ_FLAG(problem.cancelled)) return;
         int64_t tileBegin = begin, tileEnd = end;
         tile.hull.clip(tileBegin, tileEnd);
         if (tileBegin < tileEnd) kernel.attend(tile, origin, tileBegin - origin, tileEnd - origin);

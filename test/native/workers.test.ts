@@ -9,10 +9,10 @@ const start = `
 import { createHash } from 'node:crypto';
 import { Worker } from 'node:worker_threads';
 /** A worker that runs \`body\` with the library in scope. */
-const startWorker = (body) => new Worker(
+const startWorker = (body, workerData) => new Worker(
   "const { parentPort } = require('node:worker_threads');" +
   "const { createHash } = require('node:crypto');" +
-  "import(" + JSON.stringify(url) + ").then(async (sdpa) => {" + body + "});", { eval: true, execArgv: [] });
+  "import(" + JSON.stringify(url) + ").then(async (sdpa) => {" + body + "});", { eval: true, execArgv: [], workerData });
 `;
 
 // Prefill, decode, async, and a cache that grows by chunks and steps: one hash of all that comes out.
@@ -43,6 +43,37 @@ describe.runIf(!(loadAddon() instanceof Error))('worker threads', () => {
       console.log(JSON.stringify([digest, ...(await Promise.all(others))]));`);
     expect(digests).toHaveLength(5);
     expect(new Set(digests).size).toBe(1);
+  });
+
+  test('ten that only load, one after the other', () => {
+    const loaded = runChildOk<number>(`${start}
+      let loaded = 0;
+      for (let n = 0; n < 10; n++) {
+        const worker = startWorker("parentPort.postMessage(sdpa.backendInfo().backend);");
+        if ((await new Promise((resolve, reject) => worker.on('message', resolve).on('error', reject))) === 'native') loaded++;
+        await worker.terminate();
+      }
+      console.log(JSON.stringify(loaded));`);
+    expect(loaded).toBe(10);
+  });
+
+  test('several write a head each of one output in shared memory', () => {
+    const body = `
+      const { input, output, head } = require('node:worker_threads').workerData;
+      const of = (data) => new sdpa.Tensor(data, [1, 4, 200, 32]).slice(1, head, head + 1);
+      for (let n = 0; n < 6; n++) {
+        const call = n % 2 ? sdpa.attention : sdpa.attentionAsync;
+        await call(of(input), of(input), of(input), { out: of(output) });
+      }
+      parentPort.postMessage('done');`;
+    const same = runChildOk<boolean>(`${start}
+      const share = (t) => { const data = new Float32Array(new SharedArrayBuffer(t.byteLength)); data.set(t.data); return data; };
+      const x = sdpa.Tensor.randn([1, 4, 200, 32], { seed: 1 });
+      const [input, output] = [share(x), share(sdpa.Tensor.zeros(x.shape))];
+      await Promise.all([0, 1, 2, 3].map((head) => new Promise((resolve, reject) =>
+        startWorker(${JSON.stringify(body)}, { input, output, head }).on('message', resolve).on('error', reject))));
+      console.log(JSON.stringify(Buffer.from(output.buffer).equals(Buffer.from(sdpa.attention(x, x, x).data.buffer))));`);
+    expect(same).toBe(true);
   });
 
   test('terminated in the middle of sync and async work, and the process goes on', () => {
