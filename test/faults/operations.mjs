@@ -96,12 +96,13 @@ async function make(name) {
 }
 
 async function work() {
-  const results = await Promise.all([
-    attempt('attention', () => attention(q, k, v, { backend: 'native' })),
-    attempt('attentionAsync', () => sdpa.attentionAsync(q, k, v, { backend: 'native' })),
-    attempt('attentionStats', () => sdpa.attentionStats(q, k, v, { backend: 'native' })),
-    attempt('a decode', () => attention(token[0], k, v, { backend: 'native' })),
-  ]);
+  // One after the other, so that a request has the same number each time.
+  const results = [
+    await attempt('attention', () => attention(q, k, v, { backend: 'native' })),
+    await attempt('attentionAsync', () => sdpa.attentionAsync(q, k, v, { backend: 'native' })),
+    await attempt('attentionStats', () => sdpa.attentionStats(q, k, v, { backend: 'native' })),
+    await attempt('a decode', () => attention(token[0], k, v, { backend: 'native' })),
+  ];
   for (const name of Object.keys(LAYOUTS)) {
     if (!subjects.has(name)) await make(name);
     const subject = subjects.get(name);
