@@ -66,7 +66,8 @@ const STATS_OPTIONS: readonly string[] = [
  * // which of the last 16 queries look far back, and where to?
  * const queries = Array.from({ length: 16 }, (_, n) => q.shape[2] - 16 + n);
  * const options = { causal: true, queries, massWindow: { left: 127, right: 0 } };
- * const { windowMass, argmax } = attentionStats(q, k, v, options); // [1, Hq, 16]
+ * const { windowMass, argmax } = attentionStats(q, k, v, options);
+ * argmax.shape; // [1, 8, 16]
  */
 export function attentionStats(
   q: TensorLike,

@@ -40,7 +40,7 @@ const WEIGHTS_OPTIONS: readonly string[] = [
  *
  * @throws ShapeError, DTypeError, OptionError; CapacityError where the matrix cannot be had
  * @example
- * const last = attentionWeights(q, k, v, { causal: true, queries: [511], heads: [0, 3] }); // [1, 2, 1, Lk]
+ * const last = attentionWeights(q, k, v, { causal: true, queries: [31], heads: [0, 3] }); // [1, 2, 1, 1024]
  */
 export function attentionWeights(
   q: TensorLike,

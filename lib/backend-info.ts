@@ -24,7 +24,7 @@ export interface BackendInfo {
  * What computes here, and why.
  *
  * @example
- * backendInfo().isa; // 'avx512'
+ * const { backend, isa, reason } = backendInfo(); // such as 'native' and 'avx512'
  */
 export function backendInfo(): BackendInfo {
   const addon = loadAddon();
@@ -60,7 +60,10 @@ export function backendInfo(): BackendInfo {
   };
 }
 
-/** Threads that one call may use; 1 where the addon is missing. */
+/**
+ * Threads that one call may use; 1 where the addon is missing.
+ * @example const threads = getNumThreads();
+ */
 export function getNumThreads(): number {
   const addon = loadAddon();
   return addon instanceof NativeLoadError ? 1 : addon.getNumThreads();
@@ -72,6 +75,9 @@ export function getNumThreads(): number {
  *
  * @param n a whole number from 1 to 1024
  * @throws OptionError
+ * @example
+ * setNumThreads(1);
+ * getNumThreads(); // 1
  */
 export function setNumThreads(n: number): void {
   if (!Number.isInteger(n) || n < 1 || n > MAX_THREADS) {

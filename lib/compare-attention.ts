@@ -49,7 +49,8 @@ const CALLER = 'compareAttention';
  * same problem (in float32; for 16-bit inputs in their type; for precision 'high' and 'medium' in TF32 and bfloat16), plus
  * a floor of 4 units in the last place. Costs about three runs of the oracle.
  *
- * @param q, k, v, options as in `attention`
+ * Arguments as in `attention`, and:
+ *
  * @param expected an out, or { out, lse }, of another implementation
  * @throws ShapeError, DTypeError, OptionError
  * @example

@@ -24,8 +24,9 @@ export type { BackendChoice } from './backend.ts';
 export { type BackendInfo, backendInfo, getNumThreads, setNumThreads } from './backend-info.ts';
 export type { ReadableFile, WritableFile } from './byte-file.ts';
 export type { CacheFile, CacheLoadOptions } from './cache-file.ts';
-export { type CompareOptions, compareAttention, type Report } from './compare-attention.ts';
+export { type CompareOptions, compareAttention, type Report, type Verdict } from './compare-attention.ts';
 export type { DType, TensorData } from './dtype.ts';
+export type { ErrorSummary, Tolerance } from './error-summary.ts';
 export {
   CapacityError,
   DisposedError,
@@ -68,6 +69,9 @@ export {
   type LayerDescription,
   type ModelDescription,
 } from './modules/describe-model.ts';
+export type { LayerKind } from './modules/model-layers.ts';
+export type { AttentionParameters } from './modules/model-parameters.ts';
+export type { RopeDescription } from './modules/model-rope.ts';
 export { PRESETS, presetConfig, presetNames } from './modules/presets.ts';
 export { type RopeOptions, type RopeTableOptions, rope, ropeTables } from './modules/rope.ts';
 export type { RopeScaling } from './modules/rope-scaling.ts';

@@ -48,9 +48,9 @@ const BACKENDS: readonly BackendChoice[] = ['auto', 'native', 'reference'];
  * asynchronous call may run on a cache at a time; until it settles every other use is refused.
  *
  * @example
- * using cache = new KVCache({ numKvHeads: 8, headDim: 128 });
- * cache.append(promptK, promptV);              // [1, 8, T, 128]
- * const out = cache.step(q, k, v);             // q [1, 32, 1, 128], k and v [1, 8, 1, 128]
+ * using cache = new KVCache({ numKvHeads: 2, headDim: 64 });
+ * cache.append(promptK, promptV); // the prompt, [1, 2, T, 64]
+ * const out = cache.step(q, k, v); // [1, 8, 1, 64]
  */
 export class KVCache {
   readonly #state: CacheState;
@@ -102,6 +102,7 @@ export class KVCache {
    * @param options `lengths`: of the T tokens, how many each batch entry takes; entries of different lengths attend each
    *   to its own
    * @throws ShapeError, DTypeError; CapacityError, and nothing is appended, beyond `maxLength` or out of memory
+   * @example cache.append(k, v).length; // 101
    */
   append(k: TensorLike, v: TensorLike, options?: AppendOptions | null): this {
     this.#state.checkUsable('KVCache.append');
@@ -119,6 +120,7 @@ export class KVCache {
    *
    * @param q [batch, numHeads, Lq, headDim]; its last row stands at the last cached token unless `queryOffset` says else
    * @returns [batch, numHeads, Lq, valueDim] in q's dtype; or { out, lse } with `returnLse: true`
+   * @example const out = cache.attend(q, { window: { left: 63 } }); // [1, 8, 1, 64]
    */
   attend<Options extends CacheAttentionOptions = CacheAttentionOptions>(
     q: TensorLike,
@@ -138,6 +140,7 @@ export class KVCache {
    * @param v [batch, numKvHeads, T, valueDim]
    * @param options those of attend, and `lengths` as append takes it: then the first lengths[b] rows of q belong to the
    *   tokens of entry b; the others are padding, and give 0 and an lse of -Infinity
+   * @example const out = cache.step(q, k, v); // [1, 8, 1, 64]
    */
   step<Options extends CacheStepOptions = CacheStepOptions>(
     q: TensorLike,
@@ -171,7 +174,10 @@ export class KVCache {
     return this.#attendLater('KVCache.attendAsync', q, given, options?.signal, this.#state.length, null);
   }
 
-  /** {@link KVCache.step} off the event loop; when it fails or is aborted, nothing stays appended. */
+  /**
+   * {@link KVCache.step} off the event loop; when it fails or is aborted, nothing stays appended.
+   * @example const out = await cache.stepAsync(q, k, v, { signal: AbortSignal.timeout(1000) });
+   */
   async stepAsync<Options extends CacheStepAsyncOptions = CacheStepAsyncOptions>(
     q: TensorLike,
     k: TensorLike,
@@ -195,6 +201,7 @@ export class KVCache {
    * @returns [N, numHeads, T, valueDim] in q's dtype; or { out, lse } with `returnLse: true`
    * @throws ShapeError, DTypeError, OptionError (a cache given twice or in use, layouts that differ), CapacityError,
    *   DisposedError; no cache has changed then
+   * @example const out = KVCache.stepAll([cache, cache.fork()], q2, k2, v2); // [2, 8, 1, 64]
    */
   static stepAll<Options extends CacheAttentionOptions = CacheAttentionOptions>(
     caches: readonly KVCache[],
@@ -213,6 +220,7 @@ export class KVCache {
    *
    * @param length tokens to keep, from 0 to the present length; or a list of them, one a batch entry. One number
    *   leaves a shorter entry as it is
+   * @example cache.truncate(96).length; // 96
    */
   truncate(length: number | IntegerVector): this {
     this.#state.checkUsable('KVCache.truncate');
@@ -226,6 +234,7 @@ export class KVCache {
    *
    * @param indices whole numbers from 0 to T - 1, where T tokens came with the last append; each at most once
    * @throws OptionError where an index is no such number
+   * @example cache.append(tree.k, tree.v).keep([0, 2, 3]).length; // 103
    */
   keep(indices: ArrayLike<number>): this {
     this.#state.checkUsable('KVCache.keep');
@@ -236,6 +245,7 @@ export class KVCache {
   /**
    * An independent continuation: what is cached is shared with this cache until one of both writes there, what comes is
    * not. Costs no memory but for what is appended afterwards.
+   * @example const [left, right] = [cache.fork(), cache.fork()]; // 100 tokens each, in memory once
    */
   fork(): KVCache {
     this.#state.checkUsable('KVCache.fork');
@@ -245,6 +255,7 @@ export class KVCache {
   /**
    * A copy of the keys, [batch, numKvHeads, length, headDim]; of a cache with a window, of the tokens that it keeps; of one of
    * int8, the numbers that it holds, in float32. Entries that are shorter end with zeros.
+   * @example cache.keys().shape; // [1, 2, 100, 64]
    */
   keys(): Tensor {
     this.#state.checkUsable('KVCache.keys');
@@ -265,6 +276,7 @@ export class KVCache {
    * The cache as a file: the tokens that it keeps and all that its behaviour depends on, the same whatever the ISA.
    *
    * @throws CapacityError where there is no memory for that; saveTo needs none
+   * @example KVCache.load(cache.save()).length; // 100
    */
   save(): Uint8Array {
     this.#state.checkUsable('KVCache.save');
@@ -275,6 +287,7 @@ export class KVCache {
    * The cache that `save` or `saveTo` wrote; every byte is checked before it is made.
    *
    * @throws OptionError where bytes are missing, altered, of a newer format or of something else; CapacityError
+   * @example const restored = KVCache.load(await readFile('session.kv'));
    */
   static load(bytes: Uint8Array, options?: CacheLoadOptions | null): KVCache {
     return KVCache.#of(cacheFile.load('KVCache.load', bytes, options));
@@ -286,6 +299,7 @@ export class KVCache {
    *
    * @param file a FileHandle, opened for writing; the caller closes it
    * @throws what `file.write` throws; what was written by then does not load
+   * @example await cache.saveTo(file); // file = await open('session.kv', 'w')
    */
   async saveTo(file: CacheFile): Promise<void> {
     this.#state.checkUsable('KVCache.saveTo');

@@ -15,7 +15,7 @@ export interface MemoryInfo {
  * not counted.
  *
  * @example
- * memoryInfo(); // { caches: 1, bytes: 268435456, peakBytes: 536870912 }
+ * const { caches, bytes, peakBytes } = memoryInfo(); // such as 1, 268435456, 536870912
  */
 export function memoryInfo(): MemoryInfo {
   const addon = loadAddon();

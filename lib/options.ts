@@ -31,19 +31,19 @@ export interface AttentionOptions {
   /** Absolute position of the first query, a number or one a batch entry; kvLen - qLen by default. */
   readonly queryOffset?: number | IntegerVector | null;
   readonly window?: AttentionWindow | null;
-  /** [B]: keys at or beyond it do not exist. */
+  /** One a batch entry, [B]: keys at or beyond it do not exist. */
   readonly kvLengths?: IntegerVector | null;
   /** bool, true = attend; broadcast to [B, Hq, Lq, Lk] from the right. */
   readonly mask?: TensorLike | null;
   /** float, added to the scores; broadcast likewise; -Infinity masks. */
   readonly bias?: TensorLike | null;
-  /** [Hq] or [B, Hq]: adds -slope * abs(p - j). */
+  /** Of shape [Hq] or [B, Hq]: adds -slope * abs(p - j). */
   readonly alibiSlopes?: FloatVector | null;
   /** cap * tanh(score / cap); 0 means none, as in FlashAttention and ONNX. */
   readonly softcap?: number | null;
-  /** [Hq]: logits that join the softmax's denominator, and so the lse, only. */
+  /** One a head, [Hq]: logits that join the softmax's denominator, and so the lse, only. */
   readonly sinks?: FloatVector | null;
-  /** [B + 1]: where the sequences of a packed ragged batch begin. */
+  /** Where the sequences of a packed ragged batch begin, and the last one ends: [B + 1]. */
   readonly cuSeqlensQ?: IntegerVector | null;
   readonly cuSeqlensK?: IntegerVector | null;
   readonly precision?: AttentionProblem['precision'] | null;
@@ -125,7 +125,7 @@ export type CacheAttentionOptions = Omit<AttentionOptions, 'kvLengths' | 'cuSeql
 
 /** How an append is done. */
 export interface AppendOptions {
-  /** [batch]: how many of the T tokens each batch entry takes, from the first one on. Default: all take all. */
+  /** One a batch entry: how many of the T tokens each batch entry takes, from the first one on. Default: all take all. */
   readonly lengths?: IntegerVector | null;
 }
 

@@ -59,10 +59,10 @@ function freshLayout(where: string, given: unknown, dtype: unknown): TensorLayou
  * A typed array with a shape. It owns nothing but a reference to `data` and is collected with it; views share
  * memory with their source.
  *
- * ```ts
+ * @example
  * const x = new Tensor(new Float32Array(6), [2, 3]);
- * x.transpose(0, 1).shape; // [3, 2], over the same memory
- * ```
+ * x.transpose(0, 1).shape; // [3, 2]
+ * x.transpose(0, 1).data === x.data; // true
  */
 export class Tensor {
   /**
@@ -130,7 +130,10 @@ export class Tensor {
     return new Tensor(data, shape, layout);
   }
 
-  /** All elements 0 (false). */
+  /**
+   * All elements 0 (false).
+   * @example Tensor.zeros([2, 3]).size; // 6
+   */
   static zeros(shape: readonly number[] | number, options: { dtype?: DType } = {}): Tensor {
     checkOptions('Tensor.zeros', options, ['dtype']);
     return Tensor.ofLayout(freshLayout('Tensor.zeros', shape, options.dtype));
@@ -144,7 +147,10 @@ export class Tensor {
     return Tensor.ofLayout(freshLayout('Tensor.empty', shape, options.dtype));
   }
 
-  /** All elements `value`, converted as {@link Tensor.to} does. */
+  /**
+   * All elements `value`, converted as {@link Tensor.to} does.
+   * @example Tensor.full([2], 0.5, { dtype: 'bfloat16' }).toArray(); // [0.5, 0.5]
+   */
   static full(
     shape: readonly number[] | number,
     value: number | boolean,
@@ -159,7 +165,10 @@ export class Tensor {
     return Tensor.ofLayout(layout);
   }
 
-  /** 0, 1, 2, … laid out in `shape`; a plain number n gives the n numbers 0 to n - 1. */
+  /**
+   * 0, 1, 2, … laid out in `shape`; a plain number n gives the n numbers 0 to n - 1.
+   * @example Tensor.arange([2, 3]).toArray(); // [[0, 1, 2], [3, 4, 5]]
+   */
   static arange(shape: readonly number[] | number, options: { dtype?: DType } = {}): Tensor {
     checkOptions('Tensor.arange', options, ['dtype']);
     const layout = freshLayout('Tensor.arange', shape, options.dtype);
@@ -170,7 +179,8 @@ export class Tensor {
 
   /**
    * Standard normal numbers of a float dtype. The same `seed` (a safe integer) gives the same numbers;
-   * without one they differ from call to call. Source: {@link createNormal}.
+   * without one they differ from call to call.
+   * @example Tensor.randn([2], { seed: 1 }).at(0) === Tensor.randn([2], { seed: 1 }).at(0); // true
    */
   static randn(shape: readonly number[] | number, options: { dtype?: DType; seed?: number } = {}): Tensor {
     checkOptions('Tensor.randn', options, ['dtype', 'seed']);
@@ -191,6 +201,7 @@ export class Tensor {
    * copy.
    *
    * @throws ShapeError for ragged nesting; DTypeError for elements that are no numbers
+   * @example const mask = Tensor.from([[true, false], [true, true]]); // [2, 2]
    */
   static from(value: unknown, options: { dtype?: DType } = {}): Tensor {
     checkOptions('Tensor.from', options, ['dtype']);
@@ -218,6 +229,7 @@ export class Tensor {
 
   /**
    * One element as a number (0 or 1 for bool), by one index for each axis; negative ones count from the end.
+   * @example Tensor.arange([2, 3]).at(1, -1); // 5
    */
   at(...index: number[]): number {
     const { shape, strides } = this;
@@ -243,6 +255,7 @@ export class Tensor {
 
   /**
    * The elements nested as deep as the rank: numbers, and booleans for bool. For rank 0 the element itself.
+   * @example Tensor.arange([2, 2]).toArray(); // [[0, 1], [2, 3]]
    */
   toArray(): NestedArray {
     const values = decodeAll('toArray', gather('toArray', this), this.dtype);
@@ -266,18 +279,23 @@ export class Tensor {
    * one by one.
    *
    * @throws ShapeError where only a copy could have that shape: call {@link Tensor.contiguous} first
+   * @example Tensor.arange([2, 3]).reshape(3, -1).shape; // [3, 2]
    */
   reshape(...shape: readonly [readonly number[]] | readonly number[]): Tensor {
     return Tensor.ofLayout(reshaped(this, Array.isArray(shape[0]) ? shape[0] : shape));
   }
 
-  /** Axes `a` and `b` exchanged; negative ones count from the end. */
+  /**
+   * Axes `a` and `b` exchanged; negative ones count from the end.
+   * @example const q = projected.transpose(1, 2); // [1, 8, 32, 64]
+   */
   transpose(a: number, b: number): Tensor {
     return Tensor.ofLayout(transposed(this, a, b));
   }
 
   /**
    * Axes in another order: axis i of the result is axis `axes[i]` of this. A list, or the numbers one by one.
+   * @example Tensor.zeros([2, 3, 4]).permute(2, 0, 1).shape; // [4, 2, 3]
    */
   permute(...axes: readonly [readonly number[]] | readonly number[]): Tensor {
     return Tensor.ofLayout(permuted(this, Array.isArray(axes[0]) ? axes[0] : axes));
@@ -286,6 +304,7 @@ export class Tensor {
   /**
    * Elements `start` to `end` (exclusive, default the length) of one axis, as Array.slice counts: negative
    * from the end.
+   * @example Tensor.arange([2, 3]).slice(1, -2).toArray(); // [[1, 2], [4, 5]]
    */
   slice(axis: number, start: number, end?: number): Tensor {
     return Tensor.ofLayout(sliced(this, axis, start, end));
@@ -304,6 +323,7 @@ export class Tensor {
   /**
    * A row-major tensor whose `data` is exactly `size` long: this one where it is that already, a view where
    * only `data` is longer, else a copy.
+   * @example projected.transpose(1, 2).contiguous().isContiguous; // true
    */
   contiguous(): Tensor {
     const { data, shape, offset, dtype, size } = this;
@@ -316,6 +336,7 @@ export class Tensor {
    * A copy of another (or the same) dtype, row-major. To floats: rounds to nearest, ties to even. To
    * integers: truncates toward zero, saturates at the ends of the range, NaN gives 0. To bool: all but 0 is
    * true.
+   * @example Tensor.from([1 / 3]).to('bfloat16').at(0); // 0.333984375
    */
   to(dtype: DType): Tensor {
     checkDType('to', dtype);

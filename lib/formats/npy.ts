@@ -61,6 +61,7 @@ export function readNpy(bytes: Uint8Array, options?: ReadOptions | null): Tensor
  * @example
  * const file = await open('q.npy');
  * const q = await readNpyFrom(file);
+ * await file.close();
  */
 export async function readNpyFrom(file: ReadableFile, options?: ReadOptions | null): Promise<Tensor> {
   const caller = 'readNpyFrom';
@@ -112,6 +113,7 @@ export function writeNpy(tensor: TensorLike): Uint8Array {
  * @example
  * const file = await open('keys.npy', 'w');
  * await writeNpyTo(file, cache.keys());
+ * await file.close();
  */
 export async function writeNpyTo(file: WritableFile, tensor: TensorLike): Promise<void> {
   const caller = 'writeNpyTo';

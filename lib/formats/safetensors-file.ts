@@ -25,7 +25,14 @@ export interface TensorReadOptions extends ReadOptions {
   readonly end?: number | null;
 }
 
-/** An open .safetensors file, of which only the header was read. */
+/**
+ * An open .safetensors file, of which only the header was read.
+ * @example
+ * const file = await open('attention.safetensors');
+ * const weights = await openSafetensors(file);
+ * const q = await weights.read('q');
+ * await file.close();
+ */
 export class SafetensorsFile {
   readonly #file: ReadableFile;
   readonly #dataBegin: number;
@@ -44,7 +51,10 @@ export class SafetensorsFile {
     this.metadata = Object.freeze(metadata);
   }
 
-  /** Whether there is a tensor of that name. */
+  /**
+   * Whether there is a tensor of that name.
+   * @example weights.has('q'); // true
+   */
   has(name: string): boolean {
     return this.#entries.has(name);
   }
@@ -53,6 +63,7 @@ export class SafetensorsFile {
    * dtype, shape and bytes of a tensor, without reading it.
    *
    * @throws OptionError where there is none of that name
+   * @example weights.describe('q').shape; // [1, 8, 32, 64]
    */
   describe(name: string): SafetensorsEntry {
     const { dtype, shape, byteLength } = this.#entryOf('SafetensorsFile.describe', name);
@@ -65,6 +76,7 @@ export class SafetensorsFile {
    * @param options `start`, `end`: which rows of the first axis; `dtype`: {@link ReadOptions}
    * @throws OptionError where there is none of that name, or the file has become shorter; ShapeError for rows of a tensor without
    *   axes; DTypeError for types that no Tensor holds; CapacityError; what `file.read` throws
+   * @example const rows = await weights.read('embeddings', { start: 0, end: 4 }); // [4, 16]
    */
   async read(name: string, options?: TensorReadOptions | null): Promise<Tensor> {
     const caller = 'SafetensorsFile.read';
@@ -117,10 +129,11 @@ function readRows(
  * @param file a FileHandle, opened for reading; the caller closes it when nothing more is read
  * @throws OptionError where the header is malformed or does not fit the file; ShapeError, DTypeError; what `file.read` throws
  * @example
- * const file = await open('model.safetensors');
+ * const file = await open('attention.safetensors');
  * const weights = await openSafetensors(file);
- * console.log(weights.names, weights.metadata);
- * const rows = await weights.read('model.embed_tokens.weight', { start: 0, end: 1024 });
+ * weights.names; // ['embeddings', 'k', 'q', 'v']
+ * const rows = await weights.read('embeddings', { start: 0, end: 4 }); // [4, 16]
+ * await file.close();
  */
 export async function openSafetensors(file: ReadableFile): Promise<SafetensorsFile> {
   const caller = 'openSafetensors';

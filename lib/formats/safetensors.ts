@@ -187,7 +187,8 @@ function* littleEndianPieces(
  * @param metadata texts by their names, such as `{ format: 'pt' }`
  * @throws OptionError for names that cannot stand in a file; DTypeError, ShapeError, CapacityError
  * @example
- * await writeFile('attention.safetensors', writeSafetensors({ q, k, v, out }, { scale: '0.125' }));
+ * const out = attention(q, k, v);
+ * await writeFile('checked.safetensors', writeSafetensors({ q, k, v, out }, { scale: '0.125' }));
  */
 export function writeSafetensors(
   tensors: NamedTensors,
@@ -213,8 +214,9 @@ export function writeSafetensors(
  * @param file a FileHandle, opened for writing, which stands at its beginning; the caller closes it
  * @throws as writeSafetensors does, and what `file.write` throws
  * @example
- * const file = await open('attention.safetensors', 'w');
+ * const file = await open('prompt.safetensors', 'w');
  * await writeSafetensorsTo(file, { q, k, v });
+ * await file.close();
  */
 export async function writeSafetensorsTo(
   file: WritableFile,

@@ -9,6 +9,9 @@ import { formatValue } from '../tensor-layout.ts';
  * and its code's get_slopes).
  *
  * @throws OptionError unless numHeads is a positive integer
+ * @example
+ * alibiSlopes(4).toArray(); // [0.25, 0.0625, 0.015625, 0.00390625]
+ * const out = attention(q, k, v, { causal: true, alibiSlopes: alibiSlopes(8) });
  */
 export function alibiSlopes(numHeads: number): Tensor {
   if (!Number.isSafeInteger(numHeads) || numHeads < 1) {

@@ -58,6 +58,10 @@ export interface ModelDescription {
  *
  * @throws OptionError, in one line, for invalid JSON, a missing field (all of them are named), a field of the
  * wrong type, or a layer type or rope_type that is not supported.
+ * @example
+ * const model = describeModel(await readFile('config.json', 'utf8'));
+ * model.groupSize; // 4
+ * model.kvBytesPerToken.bfloat16; // 131072
  */
 export function describeModel(configJson: string | object): ModelDescription {
   const config = new ModelConfig(configJson);
@@ -110,6 +114,7 @@ export function describeModel(configJson: string | object): ModelDescription {
  * Bytes of keys and values that one sequence of `contextLength` tokens keeps in all layers: sliding layers stop at
  * their window, linear and sharing layers keep none, latent attention keeps one vector a token and layer. int8
  * has a float32 scale for each token, head and k or v.
+ * @example kvCacheBytes(describeModel(presetConfig('llama3-8b')), 8192, 'bfloat16') / 2 ** 30; // 1
  */
 export function kvCacheBytes(
   model: Pick<ModelDescription, 'layers' | 'absorbed'>,

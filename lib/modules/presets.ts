@@ -7,6 +7,7 @@ import { qwenPresets } from './presets/qwen.ts';
 /**
  * The fields of real models' config.json that concern attention and the number of parameters, under their
  * real names, by preset name. What {@link describeModel} reads; never write to them.
+ * @example PRESETS['llama3-8b'].num_key_value_heads; // 8
  */
 export const PRESETS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   ...otherPresets,
@@ -14,7 +15,10 @@ export const PRESETS: Readonly<Record<string, Readonly<Record<string, unknown>>>
   ...gemmaPresets,
 };
 
-/** All preset names, families together. */
+/**
+ * All preset names, families together.
+ * @example presetNames().includes('gemma3-27b'); // true
+ */
 export function presetNames(): string[] {
   return Object.keys(PRESETS);
 }
@@ -23,6 +27,7 @@ export function presetNames(): string[] {
  * The config.json fields of a preset. The name's case does not matter.
  *
  * @throws OptionError for an unknown name; the message gives the nearest one, or all.
+ * @example const model = describeModel(presetConfig('qwen3-30b-a3b'));
  */
 export function presetConfig(name: string): Readonly<Record<string, unknown>> {
   const known = presetNames().find((preset) => preset === String(name).toLowerCase());

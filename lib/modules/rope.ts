@@ -49,6 +49,9 @@ const TABLE_OPTIONS = ['dim', 'maxPosition', 'theta', 'scaling'];
  * Under dynamic and longrope scaling the sequence length is max(positions) + 1.
  *
  * @throws ShapeError, DTypeError, OptionError
+ * @example
+ * const turned = rope(q, { offset: 992, theta: 500000 }); // [1, 8, 32, 64]
+ * const llama3 = rope(q, { scaling: { rope_type: 'linear', factor: 8 } });
  */
 export function rope(x: TensorLike, options?: RopeOptions | null): Tensor {
   const given = checkOptions<RopeOptions>('rope', 'options', options, ROPE_OPTIONS);
@@ -102,6 +105,9 @@ export function rope(x: TensorLike, options?: RopeOptions | null): Tensor {
  * (0.008 rad at 131072), ours only by the table's own rounding.
  *
  * @throws OptionError
+ * @example
+ * const { cos, sin } = ropeTables({ dim: 64, maxPosition: 4096, theta: 500000 });
+ * const turned = rope(q, { offset: 100, cos, sin });
  */
 export function ropeTables(options: RopeTableOptions): { invFreq: Tensor; cos: Tensor; sin: Tensor } {
   const given = checkOptions<RopeTableOptions>('ropeTables', 'options', options, TABLE_OPTIONS);
