@@ -1,3 +1,4 @@
+import { fresh } from './attention.ts';
 import { type Backend, type StatsResults, selectBackend } from './backend.ts';
 import { describeAttention } from './describe-attention.ts';
 import {
@@ -10,7 +11,7 @@ import {
 import type { AttentionProblem } from './problem.ts';
 import { cut } from './problem-slice.ts';
 import { type RowSelection, readSelection, selectedParts } from './selection.ts';
-import { Tensor } from './tensor.ts';
+import type { Tensor } from './tensor.ts';
 import type { TensorLike } from './tensor-like.ts';
 
 /** The options of {@link attentionStats}. */
@@ -111,11 +112,11 @@ export function attentionStats(
 
 function makeStats(shape: readonly number[], hasMass: boolean): StatsResults {
   return {
-    entropy: Tensor.empty(shape),
-    maxWeight: Tensor.empty(shape),
-    argmax: Tensor.empty(shape, { dtype: 'int32' }),
-    lse: Tensor.empty(shape),
-    windowMass: hasMass ? Tensor.empty(shape) : null,
+    entropy: fresh(CALLER, shape, 'float32'),
+    maxWeight: fresh(CALLER, shape, 'float32'),
+    argmax: fresh(CALLER, shape, 'int32'),
+    lse: fresh(CALLER, shape, 'float32'),
+    windowMass: hasMass ? fresh(CALLER, shape, 'float32') : null,
   };
 }
 

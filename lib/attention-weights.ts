@@ -1,10 +1,11 @@
+import { fresh } from './attention.ts';
 import { describeAttention } from './describe-attention.ts';
 import { ATTENTION_OPTIONS, type AttentionOptions, readWord } from './options.ts';
 import type { AttentionProblem } from './problem.ts';
 import { forEachScoreRow } from './reference/score-rows.ts';
 import { softmax } from './reference/softmax.ts';
 import { type RowSelection, readSelection, selectedParts } from './selection.ts';
-import { Tensor } from './tensor.ts';
+import type { Tensor } from './tensor.ts';
 import type { TensorLike } from './tensor-like.ts';
 
 /** How far the scores have come: scaled; capped too; with ALiBi, bias and masks too; through the softmax. */
@@ -49,18 +50,17 @@ export function attentionWeights(
   options?: AttentionWeightsOptions | null,
 ): Tensor {
   const caller = 'attentionWeights';
+  const given = { ...options }; // read once, and before the tensors are looked at
   const described = describeAttention(caller, q, k, v, options, WEIGHTS_OPTIONS);
-  const stage = readWord(caller, 'stage', options?.stage, STAGES);
-  const queries = readSelection(caller, 'queries', options?.queries, described.qLen);
-  const heads = readSelection(caller, 'heads', options?.heads, described.numHeads);
+  const stage = readWord(caller, 'stage', given.stage, STAGES);
+  const queries = readSelection(caller, 'queries', given.queries, described.qLen);
+  const heads = readSelection(caller, 'heads', given.heads, described.numHeads);
   const problem = upTo(stage, described);
   const { numSequences } = problem;
-  const isRagged = options?.cuSeqlensK !== undefined && options.cuSeqlensK !== null;
+  const isRagged = given.cuSeqlensK !== undefined && given.cuSeqlensK !== null;
   const keys = isRagged ? longestSequence(problem) : problem.k!.shape[2];
-  const result = Tensor.full(
-    [numSequences, heads.length, queries.length, keys],
-    stage === 'weights' ? 0 : -Infinity,
-  );
+  const result = fresh(caller, [numSequences, heads.length, queries.length, keys], 'float32');
+  if (stage !== 'weights') result.data.fill(-Infinity);
   for (let b = 0; b < numSequences; b++) {
     const weights = new Float64Array(stage === 'weights' ? problem.sequences[b].kvLen : 0);
     for (const { problem: part, headAt, rowAt } of selectedParts(problem, b, heads, queries)) {

@@ -1,11 +1,12 @@
 import { type Backend, selectBackend } from './backend.ts';
 import { describeAttention } from './describe-attention.ts';
+import type { DType } from './dtype.ts';
 import { OptionError } from './errors.ts';
 import { ATTENTION_OPTIONS, type AttentionAsyncOptions, type AttentionOptions } from './options.ts';
 import type { AttentionProblem } from './problem.ts';
 import { referenceBackend } from './reference/backend.ts';
 import { Tensor } from './tensor.ts';
-import { formatValue } from './tensor-layout.ts';
+import { allocate, formatValue, sizeOfShape } from './tensor-layout.ts';
 import type { TensorLike } from './tensor-like.ts';
 
 /** What attention returns with `returnLse: true`. */
@@ -162,18 +163,28 @@ export interface Results {
 
 /** Allocates what the caller has not given. */
 export function makeResults(problem: AttentionProblem): Results {
-  const { outShape, lseShape } = problem;
-  const out = problem.out ?? Tensor.empty(outShape, { dtype: problem.q.dtype });
+  const { caller, outShape, lseShape } = problem;
+  const out = problem.out ?? fresh(caller, outShape, problem.q.dtype);
   const backendOut = outShape.length === 4 ? out : out.unsqueeze(0);
   if (!problem.returnLse) return { out: backendOut, lse: null, value: out };
-  const lse = Tensor.empty(lseShape);
+  const lse = fresh(caller, lseShape, 'float32');
   return { out: backendOut, lse: lseShape.length === 3 ? lse : lse.unsqueeze(0), value: { out, lse } };
+}
+
+/** A result of that shape. @throws ShapeError where it has more elements than can be counted; CapacityError */
+export function fresh(caller: string, shape: readonly number[], dtype: DType): Tensor {
+  const size = sizeOfShape(`${caller}: the result`, shape);
+  return Tensor.wrap(allocate(caller, dtype, size), shape, dtype);
 }
 
 /** `signal` as an AbortSignal, which may be of another realm or a polyfill. */
 export function readSignal(caller: string, signal: unknown): AbortSignal | undefined {
   if (signal === undefined || signal === null) return undefined;
-  if (typeof signal === 'object' && 'aborted' in signal && 'addEventListener' in signal)
-    return signal as AbortSignal;
+  const isSignal = (x: Partial<AbortSignal>): boolean =>
+    typeof x.aborted === 'boolean' &&
+    typeof x.throwIfAborted === 'function' &&
+    typeof x.addEventListener === 'function' &&
+    typeof x.removeEventListener === 'function';
+  if (typeof signal === 'object' && isSignal(signal)) return signal as AbortSignal;
   throw new OptionError(`${caller}: signal must be an AbortSignal; got ${formatValue(signal)}`);
 }

@@ -1,6 +1,7 @@
 import { selectBackend } from './backend.ts';
 import { NativeLoadError, OptionError } from './errors.ts';
 import { loadAddon, MAX_THREADS } from './native/loader.ts';
+import { formatValue } from './tensor-layout.ts';
 import { VERSION } from './version.ts';
 
 /** What computes, and why. */
@@ -82,7 +83,7 @@ export function getNumThreads(): number {
 export function setNumThreads(n: number): void {
   if (!Number.isInteger(n) || n < 1 || n > MAX_THREADS) {
     throw new OptionError(
-      `setNumThreads: n must be a whole number from 1 to ${MAX_THREADS}; got ${String(n)}`,
+      `setNumThreads: n must be a whole number from 1 to ${MAX_THREADS}; got ${formatValue(n)}`,
     );
   }
   const addon = loadAddon();

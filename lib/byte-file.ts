@@ -49,7 +49,7 @@ export async function writeAll(
 ): Promise<void> {
   for (let at = 0; at < bytes.length; ) {
     const wanted = bytes.length - at;
-    const { bytesWritten } = await file.write(bytes, at, wanted, null);
+    const bytesWritten = (await file.write(bytes, at, wanted, null))?.bytesWritten;
     if (!(Number.isInteger(bytesWritten) && bytesWritten > 0 && bytesWritten <= wanted)) {
       throw new OptionError(
         `${caller}: file.write took ${formatValue(bytesWritten)} of ${wanted} bytes; what is written so far is no whole ${whole}`,
@@ -72,7 +72,8 @@ export async function readUpTo(
   let at = 0;
   while (at < bytes.length) {
     const wanted = bytes.length - at;
-    const { bytesRead } = await file.read(bytes, at, wanted, position === null ? null : position + at);
+    const bytesRead = (await file.read(bytes, at, wanted, position === null ? null : position + at))
+      ?.bytesRead;
     if (bytesRead === 0) break;
     if (!(Number.isInteger(bytesRead) && bytesRead > 0 && bytesRead <= wanted))
       throw new OptionError(`${caller}: file.read gave ${formatValue(bytesRead)} of ${wanted} bytes`);

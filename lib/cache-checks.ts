@@ -2,6 +2,7 @@ import type { Backend, CacheLayout } from './backend.ts';
 import { OptionError } from './errors.ts';
 import { readIntegers } from './options.ts';
 import type { AttentionProblem } from './problem.ts';
+import { copyList, formatList, formatValue } from './tensor-layout.ts';
 
 /** That a cache of `present` tokens, those before keptBegin gone, may be truncated to `length`. */
 export function checkTruncation(
@@ -12,7 +13,7 @@ export function checkTruncation(
 ): void {
   if (!Number.isInteger(length) || (length as number) < 0 || (length as number) > present) {
     throw new OptionError(
-      `KVCache.truncate: length must be a whole number from 0 to ${present}, the tokens cached; got ${String(length)}`,
+      `KVCache.truncate: length must be a whole number from 0 to ${present}, the tokens cached; got ${formatValue(length)}`,
     );
   }
   if ((length as number) >= keptBegin) return;
@@ -42,12 +43,13 @@ export function readLengths(
 
 /** A copy of `indices`, each of 0 to newest - 1, at most once. */
 export function readKept(indices: ArrayLike<number>, newest: number): readonly number[] {
-  const kept = Array.from(indices);
-  const isIndex = (index: number): boolean => Number.isInteger(index) && index >= 0 && index < newest;
-  if (kept.every(isIndex) && new Set(kept).size === kept.length) return kept;
+  const kept = copyList(indices, newest);
+  const isIndex = (index: unknown): boolean =>
+    Number.isInteger(index) && (index as number) >= 0 && (index as number) < newest;
+  if (kept?.every(isIndex) && new Set(kept).size === kept.length) return kept as number[];
   throw new OptionError(
-    `KVCache.keep: indices must be whole numbers from 0 to ${newest - 1}, of the ${newest} tokens that the ` +
-      `last append left, each at most once; got [${kept.slice(0, 8).join(', ')}${kept.length > 8 ? ', …' : ''}]`,
+    `KVCache.keep: indices must be a list of whole numbers from 0 to ${newest - 1}, of the ${newest} tokens that the ` +
+      `last append left, each at most once; got ${kept === null ? formatValue(indices) : formatList(kept)}`,
   );
 }
 

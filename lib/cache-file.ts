@@ -191,7 +191,12 @@ function makeState(backend: Backend, { layout, entries }: SavedState): CacheStat
   }
   const newest = entries.map((entry) => entry.newest);
   const storage = isRagged ? new RaggedStorage(backend, layout, storages, newest) : storages[0];
-  return new CacheState(layout, backend, storage, Math.min(...newest));
+  return new CacheState(
+    layout,
+    backend,
+    storage,
+    newest.reduce((least, own) => Math.min(least, own), Infinity),
+  );
 }
 
 /**

@@ -1,6 +1,7 @@
 import type { BackendChoice, CacheLayout, CacheStorage } from './backend.ts';
 import { checkDType, type DType, isFloatDType } from './dtype.ts';
 import { DTypeError, OptionError } from './errors.ts';
+import { MAX_BATCH, MAX_HEADS } from './limits.ts';
 import { type CacheAttentionOptions, checkOptions, readCount } from './options.ts';
 
 /** What fixes a KVCache. */
@@ -95,9 +96,17 @@ export function readLayout(options: KVCacheOptions): CacheLayout {
       `KVCache: sinkTokens ${sinkTokens} without a window; without one every token is kept: leave it out`,
     );
   }
+  const batch = readCount('KVCache', 'batch', given.batch, 1, 1);
+  const numKvHeads = count('numKvHeads', given.numKvHeads);
+  if (batch > MAX_BATCH || batch * numKvHeads > MAX_HEADS) {
+    throw new OptionError(
+      `KVCache: batch may be at most ${MAX_BATCH}, and batch × numKvHeads at most ${MAX_HEADS}; got batch ${batch}, numKvHeads ` +
+        `${numKvHeads}; make several caches`,
+    );
+  }
   return Object.freeze({
-    batch: readCount('KVCache', 'batch', given.batch, 1, 1),
-    numKvHeads: count('numKvHeads', given.numKvHeads),
+    batch,
+    numKvHeads,
     headDim,
     valueDim: readCount('KVCache', 'valueDim', given.valueDim, 1, headDim),
     dtype,

@@ -63,7 +63,7 @@ export class CacheState implements Before {
     this.dropFormer();
     const { length, count, counts } = tokens;
     this.length = length;
-    this.newest = counts === null ? count : Math.min(...counts);
+    this.newest = counts === null ? count : counts.reduce((least, own) => Math.min(least, own), Infinity);
   }
 
   /** Appends tokens that are still to be confirmed; what undoes it. */

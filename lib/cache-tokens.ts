@@ -98,7 +98,7 @@ function lengthsAfter(
     { length: layout.batch },
     (_, b) => (lengths?.[b] ?? length) + (counts?.[b] ?? count),
   );
-  const longest = Math.max(...after);
+  const longest = after.reduce((most, own) => Math.max(most, own), 0);
   // A cache whose entries once differed goes on as such.
   const isEven = lengths === null && after.every((own) => own === longest);
   return { length: longest, lengths: isEven ? null : after };

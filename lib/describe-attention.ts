@@ -1,5 +1,6 @@
 import { isFloatDType } from './dtype.ts';
 import { DTypeError, ShapeError } from './errors.ts';
+import { checkLimits } from './limits.ts';
 import {
   ATTENTION_OPTIONS,
   type AttentionOptions,
@@ -16,7 +17,7 @@ import { checkOut } from './out-option.ts';
 import type { AttentionProblem, KeyValueShape } from './problem.ts';
 import { readAlibiSlopes, readBias, readCacheMask, readMask, readSinks } from './score-options.ts';
 import { describeSequences } from './sequences.ts';
-import { lastAxisContiguous, type Tensor } from './tensor.ts';
+import { lastAxisContiguous, Tensor } from './tensor.ts';
 import { formatShape } from './tensor-layout.ts';
 import { asTensor, type TensorLike } from './tensor-like.ts';
 
@@ -97,6 +98,7 @@ function assemble(operands: Operands, options: AttentionOptions, causalByDefault
   const lseShape = rank === 3 ? [numHeads, rows] : [q.shape[0], numHeads, rows];
   const scoreMask = causalByDefault ? readCacheMask(target, mask) : readMask(target, mask);
   const problem: AttentionProblem = {
+    caller,
     numSequences: sequences.length,
     numHeads,
     numKvHeads,
@@ -128,6 +130,7 @@ function assemble(operands: Operands, options: AttentionOptions, causalByDefault
     out: out === undefined || out === null ? null : asTensor(caller, 'out', out),
   };
   if (problem.out !== null) checkOut(caller, problem.out, problem);
+  checkIntact(caller, { q, k, v });
   return Object.freeze(problem);
 }
 
@@ -157,6 +160,17 @@ function checkOperands(caller: string, q: Tensor, k: Tensor, v: Tensor): Operand
     throw new ShapeError(`${caller}: q, k and v must have the same batch size; ${shapes(q, k, v)}`);
   }
   checkHeads(caller, q, k.shape[axis + 1], () => `k ${formatShape(k.shape)}`);
+  checkLimits(
+    caller,
+    {
+      batch: rank === 3 ? 1 : q.shape[0],
+      numHeads: q.shape[axis + 1],
+      numKvHeads: k.shape[axis + 1],
+      qLen: q.shape[axis + 2],
+      kvLen: k.shape[axis + 2],
+    },
+    () => shapes(q, k, v),
+  );
   checkReadable(caller, 'q', q);
   checkReadable(caller, 'k', k);
   checkReadable(caller, 'v', v);
@@ -194,6 +208,14 @@ function checkQuery(caller: string, q: Tensor, keys: KeyValueShape): Operands {
     throw new ShapeError(`${caller}: q must have the batch size of the cache; ${shapes(q)}, ${cache()}`);
   }
   checkHeads(caller, q, numKvHeads, cache);
+  const sizes = {
+    batch,
+    numHeads: q.shape[rank - 3],
+    numKvHeads,
+    qLen: q.shape[rank - 2],
+    kvLen: keys.kvLen,
+  };
+  checkLimits(caller, sizes, () => `${shapes(q)}, ${cache()}`);
   checkReadable(caller, 'q', q);
   return { caller, rank, q: rankFour(q), k: null, v: null, keys };
 }
@@ -209,6 +231,17 @@ function checkHeads(caller: string, q: Tensor, numKvHeads: number, keys: () => s
   }
   if (q.shape[q.rank - 1] === 0) {
     throw new ShapeError(`${caller}: headDim must be at least 1; ${shapes(q)}`);
+  }
+}
+
+/** That no getter of an option has written to the fields of a tensor that had been checked before. */
+function checkIntact(caller: string, operands: Pick<Operands, 'q' | 'k' | 'v'>): void {
+  for (const name of ['q', 'k', 'v'] as const) {
+    const x = operands[name];
+    if (x === null || Tensor.isIntact(x)) continue;
+    throw new ShapeError(
+      `${caller}: a getter of an argument changed the fields of ${name} while it was read; read it before the call`,
+    );
   }
 }
 

@@ -55,13 +55,15 @@ export function bytesPerElement(dtype: DType): number {
 /** `value` if it names a dtype; else a DTypeError that begins with `where` and lists the names. */
 export function checkDType(where: string, value: unknown): DType {
   if (isDType(value)) return value;
-  const shown = typeof value === 'string' ? `'${value}'` : typeof value;
+  const shown = typeof value === 'string' ? `'${value.slice(0, 40)}'` : typeof value;
   throw new DTypeError(`${where}: dtype must be one of ${Object.keys(DTYPES).join(', ')}; got ${shown}`);
 }
 
 const typedArrayPrototype = Object.getPrototypeOf(Uint8Array.prototype);
 const typedArrayTag = Object.getOwnPropertyDescriptor(typedArrayPrototype, Symbol.toStringTag)!.get!;
 const typedArrayLength = Object.getOwnPropertyDescriptor(typedArrayPrototype, 'length')!.get!;
+const typedArrayBuffer = Object.getOwnPropertyDescriptor(typedArrayPrototype, 'buffer')!.get!;
+const typedArrayOffset = Object.getOwnPropertyDescriptor(typedArrayPrototype, 'byteOffset')!.get!;
 
 /**
  * The intrinsic class name of a typed array ('Float32Array', …) and undefined for anything else. It cannot be
@@ -74,4 +76,21 @@ export function typedArrayName(value: unknown): string | undefined {
 /** The true length of a typed array, whatever properties were put on it; 0 once its buffer is detached. */
 export function typedArrayLengthOf(data: ArrayBufferView): number {
   return typedArrayLength.call(data);
+}
+
+/** A plain copy of an Int32Array, whatever its methods do; empty once its buffer is detached. */
+export function copyInt32Array(value: Int32Array): Int32Array {
+  const length = typedArrayLengthOf(value);
+  const copy = new Int32Array(length);
+  if (length > 0) copy.set(value);
+  return copy;
+}
+
+/** Its true buffer, and the byte at which it begins there. */
+export function typedArrayBufferOf(data: ArrayBufferView): ArrayBufferLike {
+  return typedArrayBuffer.call(data);
+}
+
+export function typedArrayOffsetOf(data: ArrayBufferView): number {
+  return typedArrayOffset.call(data);
 }

@@ -3,7 +3,7 @@ import { isFloatDType } from './dtype.ts';
 import { DTypeError, OptionError, ShapeError } from './errors.ts';
 import { Tensor } from './tensor.ts';
 import { encoderOf } from './tensor-convert.ts';
-import { formatShape, formatValue } from './tensor-layout.ts';
+import { copyList, formatShape, formatValue } from './tensor-layout.ts';
 import { asTensor, type TensorLike } from './tensor-like.ts';
 
 /** One part of {@link mergeAttention}: attention over some of the keys. */
@@ -56,13 +56,17 @@ export function mergeAttention(parts: readonly AttentionPart[]): AttentionResult
   return { out, lse };
 }
 
+/** Parts of a merge at most. */
+const MAX_PARTS = 2 ** 20;
+
 function checkParts(parts: unknown): { out: Tensor; lse: Tensor }[] {
-  if (!Array.isArray(parts) || parts.length === 0) {
+  const list = Array.isArray(parts) ? copyList(parts, MAX_PARTS) : null;
+  if (list === null || list.length === 0) {
     throw new OptionError(
       `mergeAttention: parts must be a list of at least one { out, lse }; got ${formatValue(parts)}`,
     );
   }
-  const tensors = parts.map((part: unknown, p) => checkPart(part, p));
+  const tensors = list.map((part, p) => checkPart(part, p));
   const first = tensors[0].out;
   tensors.forEach(({ out }, p) => {
     if (formatShape(out.shape) !== formatShape(first.shape)) {

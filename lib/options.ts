@@ -1,9 +1,9 @@
-import { typedArrayLengthOf, typedArrayName } from './dtype.ts';
+import { copyInt32Array, typedArrayName } from './dtype.ts';
 import { OptionError, ShapeError } from './errors.ts';
 import { nearestName } from './nearest-name.ts';
 import type { AttentionProblem } from './problem.ts';
 import type { Tensor } from './tensor.ts';
-import { formatShape, formatValue } from './tensor-layout.ts';
+import { copyList, formatShape, formatValue } from './tensor-layout.ts';
 import { asTensor, type TensorLike } from './tensor-like.ts';
 
 /** Whole numbers, one a batch entry or sequence: an Int32Array, an int32 tensor of rank 1, or a plain list. */
@@ -93,6 +93,9 @@ export const CACHE_OPTIONS: readonly string[] = ATTENTION_OPTIONS.filter(
 export const APPEND_OPTIONS: readonly string[] = ['lengths'];
 export const STEP_OPTIONS: readonly string[] = [...CACHE_OPTIONS, ...APPEND_OPTIONS];
 
+/** Elements of a list of numbers at most: more heads, queries or batch entries than a call can have (limits.ts). */
+const MAX_LIST = 2 ** 24;
+
 const WINDOW_OPTIONS = ['left', 'right', 'sinkTokens'] as const satisfies readonly (keyof AttentionWindow)[];
 const NO_OPTIONS: object = Object.freeze({});
 
@@ -178,7 +181,7 @@ function unknownOption(caller: string, what: string, name: string, names: readon
   }
   const nearest = nearestName(name, names);
   const hint = nearest === undefined ? '' : `did you mean '${nearest}'? `;
-  return new OptionError(`${caller}: unknown name '${name}' in ${what}; ${hint}${known}`);
+  return new OptionError(`${caller}: unknown name ${formatValue(name)} in ${what}; ${hint}${known}`);
 }
 
 /** A finite number, or `fallback` where none is given. */
@@ -323,13 +326,14 @@ export function readIntegers(
 function integerList(caller: string, name: string, value: unknown): ArrayLike<number> {
   // Copies, all of them: what is validated must be what is executed, whoever writes to the caller's array.
   if (typedArrayName(value) === 'Int32Array') {
-    return (value as Int32Array).slice(0, typedArrayLengthOf(value as Int32Array));
+    return copyInt32Array(value as Int32Array);
   }
   const kind = `${caller}: ${name} must be an Int32Array, an int32 tensor of rank 1 or a list of integers`;
   if (Array.isArray(value)) {
-    const list = value.slice();
-    const wrong = list.findIndex((item) => (item | 0) !== item);
-    if (wrong < 0) return list;
+    const list = copyList(value, MAX_LIST);
+    if (list === null) throw new OptionError(`${kind}; got one of more than ${MAX_LIST} elements`);
+    const wrong = list.findIndex((item) => typeof item !== 'number' || (item | 0) !== item);
+    if (wrong < 0) return list as number[];
     throw new OptionError(`${kind}; element ${wrong} is ${formatValue(list[wrong])}`);
   }
   if (typeof value !== 'object' || value === null || typedArrayName(value) !== undefined) {

@@ -27,6 +27,8 @@ export interface SequenceView {
  * A key whose score is -Infinity contributes nothing, whatever its bytes in k and v.
  */
 export interface AttentionProblem {
+  /** The public function that was called, which begins every message. */
+  readonly caller: string;
   /** Batch size, or the number of ragged sequences; equals `sequences.length`. */
   readonly numSequences: number;
   readonly numHeads: number;
@@ -35,7 +37,7 @@ export interface AttentionProblem {
   readonly groupSize: number;
   readonly headDim: number;
   readonly valueDim: number;
-  /** The longest qLen and kvLen of `sequences` (0 when there are none). */
+  /** The longest qLen and kvLen of `sequences` (where there are none, Lq of a dense batch, and 0). */
   readonly qLen: number;
   readonly kvLen: number;
   /** [B, numHeads, Lq, headDim]; B = 1 for a ragged batch. Rank 4 always, last axis contiguous. */

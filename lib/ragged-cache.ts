@@ -63,7 +63,7 @@ export class RaggedStorage implements CacheStorage {
   }
 
   get length(): number {
-    return Math.max(...this.lengths);
+    return this.lengths.reduce((longest, own) => Math.max(longest, own), 0);
   }
 
   get lengths(): Int32Array {
@@ -77,11 +77,11 @@ export class RaggedStorage implements CacheStorage {
 
   /** Tokens of the newest append that every entry still has. */
   get newest(): number {
-    return Math.min(...this.#newest);
+    return smallest(this.#newest);
   }
 
   get capacity(): number {
-    return Math.min(...this.#entries.map((entry) => entry.capacity));
+    return smallest(this.#entries.map((entry) => entry.capacity));
   }
 
   get byteLength(): number {
@@ -216,7 +216,7 @@ export class RaggedStorage implements CacheStorage {
       const { sinkEnd, begin } = keptTokens(this.#layout, entry);
       return rowsOf(entry, sinkEnd, begin);
     });
-    const longest = Math.max(...each.map((rows) => rows.shape[2]));
+    const longest = each.reduce((most, rows) => Math.max(most, rows.shape[2]), 0);
     const padded = Tensor.zeros([each.length, numKvHeads, longest, dim], { dtype: each[0].dtype });
     each.forEach((rows, b) => {
       const size = rows.shape[2] * dim;
@@ -227,6 +227,9 @@ export class RaggedStorage implements CacheStorage {
     return padded;
   }
 }
+
+/** A list may be too long to be spread into arguments. */
+const smallest = (list: readonly number[]): number => list.reduce((least, x) => Math.min(least, x), Infinity);
 
 /** The call of batch entry b by itself. */
 function entryOf({ problem, out, lse }: AttentionCall, b: number): AttentionCall {

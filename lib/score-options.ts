@@ -1,8 +1,9 @@
-import { isFloatDType, typedArrayName } from './dtype.ts';
+import { isFloatDType, typedArrayLengthOf, typedArrayName } from './dtype.ts';
 import { DTypeError, OptionError, ShapeError } from './errors.ts';
+import { MAX_HEADS } from './limits.ts';
 import type { SequenceLayout } from './sequences.ts';
 import { Tensor } from './tensor.ts';
-import { formatShape, formatValue, TensorLayout } from './tensor-layout.ts';
+import { copyList, formatShape, formatValue, TensorLayout } from './tensor-layout.ts';
 import { asTensor } from './tensor-like.ts';
 
 /** The shape of the scores that mask, bias, alibiSlopes and sinks must fit. */
@@ -128,12 +129,12 @@ export function readSinks(target: ScoreShape, value: unknown): Tensor | null {
 /** A FloatVector, or a float tensor of any rank, as float32; a copy only where it must be one. */
 function readFloats(caller: string, name: string, value: unknown): Tensor {
   if (typedArrayName(value) === 'Float32Array') {
-    const data = value as Float32Array;
-    return Tensor.wrap(data, [data.length], 'float32');
+    return new Tensor(value as Float32Array, typedArrayLengthOf(value as Float32Array));
   }
   if (Array.isArray(value)) {
-    if (value.every((item) => typeof item === 'number')) {
-      return Tensor.wrap(Float32Array.from(value), [value.length], 'float32');
+    const list = copyList(value, MAX_HEADS);
+    if (list?.every((item) => typeof item === 'number')) {
+      return Tensor.wrap(Float32Array.from(list as number[]), [list.length], 'float32');
     }
     throw new OptionError(`${caller}: ${name} must be a list of numbers, a Float32Array or a float tensor`);
   }

@@ -1,4 +1,5 @@
 import { OptionError, ShapeError } from './errors.ts';
+import { MAX_BATCH as MAX_SEQUENCES } from './limits.ts';
 import { type AttentionOptions, readIntegers } from './options.ts';
 import type { SequenceView } from './problem.ts';
 import { formatValue } from './tensor-layout.ts';
@@ -6,7 +7,7 @@ import { formatValue } from './tensor-layout.ts';
 /** The batch of a problem, dense or ragged. */
 export interface SequenceLayout {
   readonly sequences: readonly SequenceView[];
-  /** The longest qLen and kvLen of `sequences`; 0 when there are none. */
+  /** The longest qLen and kvLen of `sequences`; where there are none, Lq of a dense batch, and 0. */
   readonly qLen: number;
   readonly kvLen: number;
   /** What the last axis of mask and bias broadcasts to: Lk, or the longest of cuSeqlensK. At least kvLen. */
@@ -56,7 +57,7 @@ export function describeSequences(shape: BatchShape, options: SequenceOptions): 
   const offsets = readOffsets(caller, queryOffset, count);
 
   const sequences: SequenceView[] = new Array(count);
-  let longestQ = 0;
+  let longestQ = qEnds === null ? shape.qLen : 0;
   let longestKv = 0;
   let maskKvLen = qEnds === null ? kvLen : 0;
   for (let b = 0; b < count; b++) {
@@ -108,6 +109,11 @@ function readCuSeqlens(
   length: number,
 ): ArrayLike<number> {
   const ends = readIntegers(caller, name, value, -1);
+  if (ends.length > MAX_SEQUENCES + 1) {
+    throw new OptionError(
+      `${caller}: ${name} may describe at most ${MAX_SEQUENCES} sequences; got ${ends.length - 1}; make several calls`,
+    );
+  }
   const wrong = (what: string): OptionError =>
     new OptionError(
       `${caller}: ${name} must ${what}; got [${Array.from(ends).slice(0, 8).join(', ')}${ends.length > 8 ? ', …' : ''}]`,

@@ -6,10 +6,11 @@ import type { CacheState } from './cache-state.ts';
 import { readTokens } from './cache-tokens.ts';
 import { describeCacheAttention } from './describe-attention.ts';
 import { CapacityError, OptionError, ShapeError } from './errors.ts';
+import { MAX_BATCH } from './limits.ts';
 import { CACHE_OPTIONS, type CacheAttentionOptions, readCacheOptions } from './options.ts';
 import type { Tensor } from './tensor.ts';
 import { checkFinite } from './tensor-int8.ts';
-import { formatValue } from './tensor-layout.ts';
+import { copyList, formatValue } from './tensor-layout.ts';
 import type { TensorLike } from './tensor-like.ts';
 
 const CALLER = 'KVCache.stepAll';
@@ -40,7 +41,7 @@ export function stepAll(
   const members = readMembers(caches, stateOf);
   const before = members.map(({ length }) => length);
   const given = readCacheOptions(CALLER, options, CACHE_OPTIONS);
-  const longest = Math.max(...before);
+  const longest = before.reduce((most, length) => Math.max(most, length), 0);
   const { layout, backend } = members[0];
   // Capacity is each cache's own affair.
   const together: CacheLayout = { ...layout, batch: members.length, maxLength: Infinity };
@@ -76,12 +77,12 @@ function readMembers(
   caches: readonly unknown[],
   stateOf: (cache: unknown) => CacheState | null,
 ): readonly CacheState[] {
-  if (!Array.isArray(caches) || caches.length === 0) {
+  const list = Array.isArray(caches) ? copyList(caches, MAX_BATCH) : null;
+  if (list === null || list.length === 0) {
     throw new OptionError(
       `${CALLER}: caches must be a list of at least one KVCache; got ${formatValue(caches)}`,
     );
   }
-  const list: readonly unknown[] = caches.slice();
   const members = list.map((cache, n) => {
     const member = stateOf(cache);
     if (member !== null) return member;

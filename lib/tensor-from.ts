@@ -1,5 +1,5 @@
 import { DTYPES, type DType, isDType, type TensorData, typedArrayName } from './dtype.ts';
-import { DTypeError, ShapeError } from './errors.ts';
+import { CapacityError, DTypeError, ShapeError } from './errors.ts';
 import { convert, encoderOf, gather } from './tensor-convert.ts';
 import {
   allocate,
@@ -7,6 +7,7 @@ import {
   describeLayout,
   formatShape,
   formatValue,
+  MAX_NESTED,
   maxRank,
   sizeOfShape,
   TensorLayout,
@@ -123,7 +124,7 @@ export function layoutOfValue(where: string, value: unknown, dtype: DType | unde
   if (fields !== null) {
     const wide = lookup(wideDTypes, fields.dtype) ?? lookup(wideArrays, typedArrayName(fields.data));
     if (wide === undefined || typedArrayName(fields.data) === undefined) {
-      return toDType(where, layoutOfFields(where, fields), dtype);
+      return toDType(where, layoutOfFields(`${where}: value`, fields), dtype);
     }
     const target = dtype ?? wide;
     const data = narrow(where, fields.data as ArrayLike<number | bigint>, target);
@@ -140,10 +141,13 @@ const isRow = (value: unknown): value is ArrayLike<unknown> =>
 function shapeOfNested(where: string, value: unknown): readonly number[] {
   const shape: number[] = [];
   for (let row = value; isRow(row); row = row[0]) {
-    shape.push(row.length);
+    const length: unknown = row.length; // of a Proxy it may be anything
+    if (!Number.isSafeInteger(length) || (length as number) < 0)
+      throw new ShapeError(`${where}: an array has the length ${formatValue(length)}`);
+    shape.push(length as number);
     if (shape.length > maxRank)
       throw new ShapeError(`${where}: arrays are nested deeper than ${maxRank} levels`);
-    if (row.length === 0) break;
+    if (length === 0) break;
   }
   return Object.freeze(shape);
 }
@@ -151,6 +155,11 @@ function shapeOfNested(where: string, value: unknown): readonly number[] {
 function layoutOfNested(where: string, value: unknown, dtype: DType | undefined): TensorLayout {
   const shape = shapeOfNested(where, value);
   const size = sizeOfShape(`${where}: shape`, shape);
+  if (size > MAX_NESTED) {
+    throw new CapacityError(
+      `${where}: shape ${formatShape(shape)} is too large for nested arrays; use typed arrays`,
+    );
+  }
   const values: number[] = [];
   let isBool = size > 0;
   const index: number[] = [];
@@ -163,7 +172,7 @@ function layoutOfNested(where: string, value: unknown, dtype: DType | undefined)
     const axis = index.length;
     if (axis < shape.length) {
       if (!isRow(entry)) throw raggedError(`is ${formatValue(entry)}`);
-      if (entry.length !== shape[axis]) throw raggedError(`has length ${entry.length}`);
+      if (entry.length !== shape[axis]) throw raggedError(`has length ${formatValue(entry.length)}`);
       for (let i = 0; i < shape[axis]; i++) {
         index.push(i);
         visit(entry[i]);

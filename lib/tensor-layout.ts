@@ -4,8 +4,10 @@ import {
   DTYPES,
   type DType,
   type TensorData,
+  typedArrayBufferOf,
   typedArrayLengthOf,
   typedArrayName,
+  typedArrayOffsetOf,
 } from './dtype.ts';
 import { CapacityError, DTypeError, OptionError, ShapeError } from './errors.ts';
 
@@ -17,6 +19,20 @@ export interface Float16ArrayLike extends ArrayBufferView {
 
 /** NumPy's limit, which keeps a lying `length` of a foreign shape from costing time. */
 export const maxRank = 64;
+
+/** Arrays and elements of a nesting at most: 2 GiB of them, which the heap of a 64-bit process holds. */
+export const MAX_NESTED = 2 ** 27;
+
+/** How many arrays a nesting of that shape has. */
+export function countArrays(shape: readonly number[]): number {
+  let count = 0;
+  let rows = 1;
+  for (const length of shape) {
+    count += rows;
+    rows *= length;
+  }
+  return count;
+}
 
 /** What a Tensor is made of, already checked: the constructor takes it without looking again. */
 export class TensorLayout {
@@ -50,12 +66,43 @@ export function formatShape(shape: readonly number[]): string {
   return `[${shape.join(', ')}]`;
 }
 
+/** The most entries of a list that a message shows. */
+const SHOWN_ENTRIES = 8;
+
 /** Short words for any value, for a message; it runs no code of the value. */
 export function formatValue(value: unknown): string {
   if (typeof value === 'string') return `'${value.slice(0, 40)}'`;
+  if (typeof value === 'bigint') return formatBigInt(value);
   if (typeof value === 'function') return 'a function';
+  if (typeof value === 'symbol') return String(value).slice(0, 40);
   if (typeof value !== 'object' || value === null) return String(value);
   return typedArrayName(value) ?? (Array.isArray(value) ? 'an array' : 'an object');
+}
+
+/** The digits of a large one cost time that grows with their square. */
+const formatBigInt = (value: bigint): string =>
+  BigInt.asIntN(64, value) === value ? `${value}n` : 'a large bigint';
+
+/** `[1, 'a', an object, …]`: the first entries of a list from outside, for a message; it runs no code of them. */
+export function formatList(list: ArrayLike<unknown>): string {
+  const shown = Array.from({ length: Math.min(list.length, SHOWN_ENTRIES) }, (_, n) => formatValue(list[n]));
+  return `[${shown.join(', ')}${list.length > SHOWN_ENTRIES ? ', …' : ''}]`;
+}
+
+/**
+ * A copy of a list from outside, an array or a typed array, by its length and its indices alone: methods of the caller's
+ * may have been replaced, and a hole is undefined. Null for what is no such list, or has more than `most` entries or an
+ * impossible length.
+ */
+export function copyList(value: unknown, most: number): unknown[] | null {
+  const isTypedArray = typedArrayName(value) !== undefined;
+  if (!isTypedArray && !Array.isArray(value)) return null;
+  const list = value as ArrayLike<unknown>;
+  const length: unknown = isTypedArray ? typedArrayLengthOf(value as ArrayBufferView) : list.length;
+  if (!Number.isSafeInteger(length) || (length as number) < 0 || (length as number) > most) return null;
+  const copy: unknown[] = [];
+  for (let n = 0; n < (length as number); n++) copy.push(list[n]);
+  return copy;
 }
 
 /**
@@ -67,8 +114,9 @@ export function toIntegers(where: string, value: unknown, minimum: number): read
     throw new ShapeError(`${where} must be a list of integers, e.g. [2, 3]; got ${formatValue(value)}`);
   }
   const list = typeof value === 'number' ? [value] : (value as ArrayLike<unknown>);
-  const rank = Number(list.length);
-  if (!(rank <= maxRank)) throw new ShapeError(`${where} may have at most ${maxRank} entries; got ${rank}`);
+  const rank: unknown = list.length;
+  if (typeof rank !== 'number' || !(rank <= maxRank))
+    throw new ShapeError(`${where} may have at most ${maxRank} entries; got ${formatValue(rank)}`);
   const integers: number[] = [];
   for (let axis = 0; axis < rank; axis++) {
     const entry = list[axis];
@@ -182,7 +230,29 @@ const dtypesOfArray: Readonly<Record<string, readonly DType[]>> = {
 /** A view of the bits; empty where the buffer is detached, which the extent check then reports. */
 function bitsOfFloat16Array(data: TensorData): Uint16Array {
   const length = typedArrayLengthOf(data);
-  return length === 0 ? new Uint16Array(0) : new Uint16Array(data.buffer, data.byteOffset, length);
+  return length === 0
+    ? new Uint16Array(0)
+    : new Uint16Array(typedArrayBufferOf(data), typedArrayOffsetOf(data), length);
+}
+
+/** What of a typed array a property of its own may hide, and the library reads. */
+const HIDEABLE = ['length', 'buffer', 'byteOffset', 'byteLength', 'constructor'] as const;
+
+/**
+ * `data` itself where it is a plain typed array; a plain view of the same memory where it is of a subclass (a Buffer), of
+ * another realm, or has properties that hide its own: their methods need not do what those of a typed array do.
+ */
+function plainView(data: TensorData): TensorData {
+  const { arrayType } = DTYPES[dtypesOfArray[typedArrayName(data)!][0]];
+  const isPlain = Object.getPrototypeOf(data) === arrayType.prototype;
+  if (isPlain && !HIDEABLE.some((name) => Object.hasOwn(data, name))) return data;
+  const length = typedArrayLengthOf(data);
+  const View = arrayType as unknown as new (
+    buffer?: ArrayBufferLike,
+    offset?: number,
+    length?: number,
+  ) => TensorData;
+  return length === 0 ? new View() : new View(typedArrayBufferOf(data), typedArrayOffsetOf(data), length);
 }
 
 /**
@@ -220,7 +290,7 @@ export function resolveStorage(
     );
   }
   const view = data as TensorData;
-  const storage = arrayName === 'Float16Array' ? bitsOfFloat16Array(view) : view;
+  const storage = arrayName === 'Float16Array' ? bitsOfFloat16Array(view) : plainView(view);
   return { data: storage, dtype: dtype ?? possible[0] };
 }
 

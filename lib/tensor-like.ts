@@ -20,7 +20,8 @@ export type ForeignTensor = {
   ({ readonly type: string } | { readonly dtype: string });
 
 /**
- * `value` as a Tensor over the same memory: a Tensor is returned as it is, anything of the form
+ * `value` as a Tensor over the same memory: a Tensor is returned as it is (one that was tampered with is read anew, as if of
+ * another library), anything of the form
  * `{data, dims | shape, type | dtype, strides?}` is wrapped, and all else is refused.
  *
  * @param caller the function that was called, and @param argument the name of the argument: they begin each
@@ -31,7 +32,7 @@ export type ForeignTensor = {
  */
 export function asTensor(caller: string, argument: string, value: unknown): Tensor {
   const where = `${caller}: ${argument}`;
-  if (value instanceof Tensor) {
+  if (Tensor.isIntact(value)) {
     checkExtent(where, value); // the buffer may have been transferred or shrunk since
     return value;
   }

@@ -6,10 +6,10 @@ import type { Tensor } from './tensor.ts';
  *
  * @throws ShapeError where its buffer was transferred, or has shrunk
  */
-export function checkStillThere(name: string, tensor: Tensor, elements: number): void {
+export function checkStillThere(caller: string, name: string, tensor: Tensor, elements: number): void {
   if (tensor.data.length === elements) return;
   throw new ShapeError(
-    `attention: the memory of ${name} was transferred while the call ran: its typed array had ${elements} elements and has ` +
+    `${caller}: the memory of ${name} was transferred while the call ran: its typed array had ${elements} elements and has ` +
       `${tensor.data.length}; await the call first`,
   );
 }

@@ -11,6 +11,8 @@ const precision = 8;
 const threshold = 1000;
 const edgeItems = 3;
 const lineWidth = 75;
+/** Elements of many axes are too many to show, even a few of each: NumPy prints millions of lines. */
+const mostShown = 1e5;
 
 type Format = (value: number) => string;
 
@@ -202,7 +204,9 @@ export function formatTensor(t: TensorLayout): string {
     return `array(<detached>, ${shape}, ${dtype})`; // printing is for finding out, and must not throw
   }
   const isSummary = t.size > threshold;
-  const shown = t.shape.map((length) => shownIndices(length, isSummary));
+  const shown = t.size === 0 ? [] : t.shape.map((length) => shownIndices(length, isSummary));
+  if (shown.reduce((count, indices) => count * indices.length, 1) > mostShown)
+    return `array(<of too many axes>, ${shape}, ${dtype})`;
   const values = t.size === 0 ? [] : shownValues(t, shown);
   const format = formatOf(values, t.dtype, t.shape.length);
   const body = t.size === 0 ? '[]' : formatNested(shown, values.map(format).values());

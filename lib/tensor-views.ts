@@ -1,5 +1,12 @@
 import { ShapeError } from './errors.ts';
-import { formatShape, isRowMajor, sizeOfShape, TensorLayout, toIntegers } from './tensor-layout.ts';
+import {
+  formatShape,
+  formatValue,
+  isRowMajor,
+  sizeOfShape,
+  TensorLayout,
+  toIntegers,
+} from './tensor-layout.ts';
 
 /** The layout over the same memory with other axes. */
 function relayout(
@@ -26,7 +33,7 @@ export function normalizeAxis(where: string, axis: unknown, rank: number): numbe
   }
   const range = rank === 0 ? 'it has none' : `from ${-rank} to ${rank - 1}`;
   throw new ShapeError(
-    `${where}: axis ${String(axis)} is not an axis of a tensor of rank ${rank} (${range})`,
+    `${where}: axis ${formatValue(axis)} is not an axis of a tensor of rank ${rank} (${range})`,
   );
 }
 
@@ -78,7 +85,7 @@ export function sliced(source: TensorLayout, axis: number, start: number, end?: 
         length,
       );
     }
-    throw new ShapeError(`slice: ${name} must be an integer; got ${String(value)}`);
+    throw new ShapeError(`slice: ${name} must be an integer; got ${formatValue(value)}`);
   };
   const begin = clamp('start', start);
   const shape = source.shape.slice();

@@ -1,5 +1,5 @@
 import { checkDType, DTYPES, type DType, type TensorData } from './dtype.ts';
-import { DTypeError, OptionError, ShapeError } from './errors.ts';
+import { CapacityError, DTypeError, OptionError, ShapeError } from './errors.ts';
 import { nearestName } from './nearest-name.ts';
 import { createNormal } from './random.ts';
 import { convert, decodeAll, decodeElement, encoderOf, gather } from './tensor-convert.ts';
@@ -8,11 +8,15 @@ import {
   allocate,
   checkExtent,
   contiguousStrides,
+  countArrays,
   describeLayout,
   elementRange,
   type Float16ArrayLike,
+  formatList,
   formatShape,
+  formatValue,
   isRowMajor,
+  MAX_NESTED,
   sizeOfShape,
   TensorLayout,
   toIntegers,
@@ -36,15 +40,21 @@ export type NestedArray = number | boolean | NestedArray[];
 function checkOptions(where: string, options: unknown, names: readonly string[]): void {
   if (typeof options !== 'object' || options === null) {
     throw new OptionError(
-      `${where}: options must be an object, e.g. { ${names[0]}: … }; got ${String(options)}`,
+      `${where}: options must be an object, e.g. { ${names[0]}: … }; got ${formatValue(options)}`,
     );
   }
   for (const name in options) {
     if (names.includes(name)) continue;
     const nearest = nearestName(name, names);
     const hint = nearest === undefined ? `; known are ${names.join(', ')}` : `; did you mean '${nearest}'?`;
-    throw new OptionError(`${where}: unknown option '${name}'${hint}`);
+    throw new OptionError(`${where}: unknown option ${formatValue(name)}${hint}`);
   }
+}
+
+/** The elements of x in row-major order, in another (or the same) dtype; always fresh. */
+function copyOf(where: string, x: Tensor, dtype: DType): TensorData {
+  const data = gather(where, x);
+  return dtype === x.dtype ? data : convert(where, data, x.dtype, dtype);
 }
 
 /** A fresh zeroed layout of the shape. */
@@ -79,6 +89,8 @@ export class Tensor {
   readonly dtype: DType;
   /** Number of elements: the product of `shape`. */
   readonly size: number;
+  /** What was checked. The fields above can be written to by who means harm: see {@link Tensor.isIntact}. */
+  readonly #layout: TensorLayout;
 
   /**
    * Puts a shape on `data` without a copy.
@@ -107,6 +119,24 @@ export class Tensor {
     this.offset = layout.offset;
     this.dtype = layout.dtype;
     this.size = layout.size;
+    this.#layout = layout;
+  }
+
+  /**
+   * Whether `value` is a Tensor that says what was checked when it was made: not a Proxy of one, not an object that was
+   * given the prototype, not one whose fields were overwritten. @internal
+   */
+  static isIntact(value: unknown): value is Tensor {
+    if (typeof value !== 'object' || value === null || !(#layout in value)) return false;
+    const { data, shape, strides, offset, dtype, size } = value.#layout;
+    return (
+      value.data === data &&
+      value.shape === shape &&
+      value.strides === strides &&
+      value.offset === offset &&
+      value.dtype === dtype &&
+      value.size === size
+    );
   }
 
   /** The tensor of a layout that has been checked. @internal */
@@ -235,15 +265,16 @@ export class Tensor {
     const { shape, strides } = this;
     if (index.length !== shape.length) {
       throw new ShapeError(
-        `at: got ${index.length} indices ${formatShape(index)} for shape ${formatShape(shape)}`,
+        `at: got ${index.length} indices ${formatList(index)} for shape ${formatShape(shape)}`,
       );
     }
     let position = this.offset;
     for (let axis = 0; axis < index.length; axis++) {
-      const i = index[axis] < 0 ? index[axis] + shape[axis] : index[axis];
-      if (!(Number.isInteger(i) && i >= 0 && i < shape[axis])) {
+      const given = Number.isInteger(index[axis]) ? index[axis] : Number.NaN;
+      const i = given < 0 ? given + shape[axis] : given;
+      if (!(i >= 0 && i < shape[axis])) {
         throw new ShapeError(
-          `at: index ${index[axis]} is not on axis ${axis} of length ${shape[axis]}; ` +
+          `at: index ${formatValue(index[axis])} is not on axis ${axis} of length ${shape[axis]}; ` +
             `shape ${formatShape(shape)}`,
         );
       }
@@ -258,6 +289,12 @@ export class Tensor {
    * @example Tensor.arange([2, 2]).toArray(); // [[0, 1], [2, 3]]
    */
   toArray(): NestedArray {
+    if (countArrays(this.shape) + this.size > MAX_NESTED) {
+      throw new CapacityError(
+        `toArray: shape ${formatShape(this.shape)} is too large for nested arrays, which end a process that runs out of ` +
+          'memory; use toFloat32Array(), or slices',
+      );
+    }
     const values = decodeAll('toArray', gather('toArray', this), this.dtype);
     const isBool = this.dtype === 'bool';
     let next = 0;
@@ -271,7 +308,7 @@ export class Tensor {
 
   /** A fresh Float32Array of all elements in row-major order. */
   toFloat32Array(): Float32Array {
-    return this.to('float32').data as Float32Array;
+    return copyOf('toFloat32Array', this, 'float32') as Float32Array;
   }
 
   /**
@@ -340,17 +377,12 @@ export class Tensor {
    */
   to(dtype: DType): Tensor {
     checkDType('to', dtype);
-    const data = gather('to', this);
-    return Tensor.wrap(
-      dtype === this.dtype ? data : convert('to', data, this.dtype, dtype),
-      this.shape,
-      dtype,
-    );
+    return Tensor.wrap(copyOf('to', this, dtype), this.shape, dtype);
   }
 
   /** A row-major copy. */
   clone(): Tensor {
-    return this.to(this.dtype);
+    return Tensor.wrap(gather('clone', this), this.shape, this.dtype);
   }
 
   /** The same text as `util.inspect` shows: NumPy's `repr`, long axes elided. */

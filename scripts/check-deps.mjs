@@ -12,7 +12,7 @@ const libLayers = [
   /^(errors|nearest-name|half|random)\.ts$/,
   /^dtype\.ts$/,
   /^tensor(-.+)?\.ts$/,
-  /^(problem(-.+)?|options|describe-attention|sequences|.+-options?)\.ts$/,
+  /^(problem(-.+)?|limits|options|describe-attention|sequences|.+-options?)\.ts$/,
   /^(native|reference)\//,
   /^backend\.ts$/,
   otherLibFiles,

@@ -1,6 +1,7 @@
-import { bytesPerElement } from '../dtype.ts';
+import { bytesPerElement, checkDType } from '../dtype.ts';
 import { OptionError } from '../errors.ts';
 import { int8RowBytes } from '../tensor-int8.ts';
+import { formatValue } from '../tensor-layout.ts';
 import { ModelConfig } from './model-config.ts';
 import { type LayerDescription, type LayerKind, layerKinds } from './model-layers.ts';
 import { type AttentionParameters, countAttention, countModel } from './model-parameters.ts';
@@ -121,6 +122,18 @@ export function kvCacheBytes(
   contextLength: number,
   dtype: CacheDType,
 ): number {
+  const isModel = typeof model === 'object' && model !== null && Array.isArray(model.layers);
+  if (!isModel) {
+    throw new OptionError(
+      `kvCacheBytes: model must be what describeModel returns; got ${formatValue(model)}`,
+    );
+  }
+  if (typeof contextLength !== 'number' || !(contextLength >= 0)) {
+    throw new OptionError(
+      `kvCacheBytes: contextLength must be a number, at least 0; got ${formatValue(contextLength)}`,
+    );
+  }
+  checkDType('kvCacheBytes', dtype);
   const vectorBytes = (dim: number) => (dtype === 'int8' ? int8RowBytes(dim) : dim * bytesPerElement(dtype));
   let bytes = 0;
   for (const layer of model.layers) {

@@ -59,7 +59,8 @@ export class ModelConfig {
 
   constructor(config: unknown) {
     const outer = parseConfig(config);
-    const inner = NESTED.map((name) => outer[name]).find(isObject);
+    const nested = NESTED.map((name) => outer[name]).find(isObject);
+    const inner = nested && { ...nested };
     this.modelType = typeName(outer) ?? typeName(inner ?? {}) ?? 'unknown';
     this.textType = typeName(inner ?? {}) ?? this.modelType;
     const defaults = FAMILY_DEFAULTS.find(([family]) => this.isOf(family))?.[1];
@@ -124,7 +125,7 @@ export class ModelConfig {
     if (this.#missing.length === 0) return;
     const fields = [...new Set(this.#missing)].join('; ');
     throw new OptionError(
-      `describeModel: config.json (model_type '${this.modelType}') lacks ${fields}; ` +
+      `describeModel: config.json (model_type ${formatValue(this.modelType)}) lacks ${fields}; ` +
         'give the config.json of a transformer in the layout of Hugging Face transformers',
     );
   }
@@ -145,7 +146,7 @@ function parseConfig(config: unknown): ConfigFields {
       throw new OptionError(`describeModel: configJson is not valid JSON: ${reason}`);
     }
   }
-  if (isObject(parsed)) return parsed;
+  if (isObject(parsed)) return { ...parsed }; // each field is read once: a getter must not change its mind
   throw new OptionError(
     `describeModel: configJson must be the object of a config.json, or its text; got ${formatValue(parsed)}`,
   );

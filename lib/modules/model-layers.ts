@@ -48,7 +48,7 @@ export function layerKinds(config: ModelConfig, numLayers: number): LayerKind[] 
   if (!Array.isArray(types) || types.length !== numLayers) {
     throw new OptionError(
       `describeModel: layer_types must list one type for each of the ${numLayers} layers; ` +
-        `got ${Array.isArray(types) ? `${types.length} entries` : formatValue(types)}`,
+        `got ${Array.isArray(types) ? `${formatValue(types.length)} entries` : formatValue(types)}`,
     );
   }
   const kinds = types.map(kindOfType);

@@ -1,5 +1,6 @@
 import { OptionError } from '../errors.ts';
 import { nearestName } from '../nearest-name.ts';
+import { formatValue } from '../tensor-layout.ts';
 import { gemmaPresets } from './presets/gemma.ts';
 import { otherPresets } from './presets/others.ts';
 import { qwenPresets } from './presets/qwen.ts';
@@ -30,10 +31,13 @@ export function presetNames(): string[] {
  * @example const model = describeModel(presetConfig('qwen3-30b-a3b'));
  */
 export function presetConfig(name: string): Readonly<Record<string, unknown>> {
-  const known = presetNames().find((preset) => preset === String(name).toLowerCase());
+  if (typeof name !== 'string') {
+    throw new OptionError(`presetConfig: name must be a string; got ${formatValue(name)}`);
+  }
+  const known = presetNames().find((preset) => preset === name.toLowerCase());
   if (known !== undefined) return PRESETS[known];
-  const nearest = nearestName(String(name), presetNames());
+  const nearest = nearestName(name, presetNames());
   const remedy =
     nearest === undefined ? `known are ${presetNames().join(', ')}` : `did you mean '${nearest}'?`;
-  throw new OptionError(`presetConfig: no preset is called '${name}'; ${remedy}`);
+  throw new OptionError(`presetConfig: no preset is called ${formatValue(name)}; ${remedy}`);
 }

@@ -1,7 +1,7 @@
-import { typedArrayLengthOf, typedArrayName } from '../dtype.ts';
+import { copyInt32Array, typedArrayName } from '../dtype.ts';
 import { OptionError, ShapeError } from '../errors.ts';
 import type { IntegerVector } from '../options.ts';
-import { formatShape, formatValue } from '../tensor-layout.ts';
+import { copyList, formatShape, formatValue } from '../tensor-layout.ts';
 import { asTensor } from '../tensor-like.ts';
 
 /**
@@ -25,7 +25,7 @@ export function readPositions(
   if (offset !== undefined && offset !== null) {
     throw new OptionError(`${caller}: positions and offset exclude each other; give one of them`);
   }
-  const { list, shape } = listPositions(caller, positions);
+  const { list, shape } = listPositions(caller, positions, batch * length);
   const isShared = list.length === length && (shape.length === 1 || shape[0] === 1);
   const isWhole = list.length === batch * length && (shape.length === 1 || shape[0] === batch);
   if (shape.length <= 2 && (isShared || isWhole)) return list;
@@ -38,16 +38,19 @@ export function readPositions(
 function listPositions(
   caller: string,
   value: unknown,
+  most: number,
 ): { list: ArrayLike<number>; shape: readonly number[] } {
   const kind = `${caller}: positions must be an Int32Array, an int32 tensor or a list of integers`;
   if (typedArrayName(value) === 'Int32Array') {
-    const list = value as Int32Array;
-    return { list, shape: [typedArrayLengthOf(list)] };
+    const list = copyInt32Array(value as Int32Array);
+    return { list, shape: [list.length] };
   }
   if (Array.isArray(value)) {
-    const wrong = value.findIndex((item) => !Number.isSafeInteger(item));
-    if (wrong < 0) return { list: value, shape: [value.length] };
-    throw new OptionError(`${kind}; element ${wrong} is ${formatValue(value[wrong])}`);
+    const list = copyList(value, most);
+    if (list === null) throw new ShapeError(`${kind}, at most ${most} of them: as many as x has tokens`);
+    const wrong = list.findIndex((item) => !Number.isSafeInteger(item));
+    if (wrong < 0) return { list: list as number[], shape: [list.length] };
+    throw new OptionError(`${kind}; element ${wrong} is ${formatValue(list[wrong])}`);
   }
   if (typeof value !== 'object' || value === null || typedArrayName(value) !== undefined) {
     throw new OptionError(`${kind}; got ${formatValue(value)}`);

@@ -1,5 +1,6 @@
 import { OptionError } from '../errors.ts';
 import { nearestName } from '../nearest-name.ts';
+import { copyList, formatValue } from '../tensor-layout.ts';
 
 /**
  * config.json's `rope_scaling`, or its successor `rope_parameters` (of one layer type). Fields that a kind does
@@ -99,7 +100,7 @@ export function ropeFrequencies(
 function scalingKind(caller: string, scaling: RopeScaling): string {
   if (typeof scaling !== 'object' || Array.isArray(scaling)) {
     throw new OptionError(
-      `${caller}: scaling must be the rope_scaling object of a config.json; got ${scaling}`,
+      `${caller}: scaling must be the rope_scaling object of a config.json; got ${formatValue(scaling)}`,
     );
   }
   const known = Object.keys(KINDS);
@@ -118,12 +119,17 @@ function scalingKind(caller: string, scaling: RopeScaling): string {
       `${caller}: scaling.rope_type is missing (scaling.${field} is given); known are ${known.join(', ')}`,
     );
   }
+  if (typeof given !== 'string') {
+    throw new OptionError(
+      `${caller}: scaling.rope_type must be one of ${known.join(', ')}; got ${formatValue(given)}`,
+    );
+  }
   const name = Object.hasOwn(ALIASES, given) ? ALIASES[given] : given;
   if (Object.hasOwn(KINDS, name)) return name;
-  const nearest = nearestName(String(given), known);
+  const nearest = nearestName(given, known);
   const hint = nearest === undefined ? '' : `; did you mean '${nearest}'?`;
   throw new OptionError(
-    `${caller}: scaling.rope_type '${given}' is unknown; known are ${known.join(', ')}${hint}`,
+    `${caller}: scaling.rope_type ${formatValue(given)} is unknown; known are ${known.join(', ')}${hint}`,
   );
 }
 
@@ -132,7 +138,7 @@ function optionalField(caller: string, scaling: RopeScaling, field: string): num
   const value = scaling[field];
   if (value === undefined || value === null) return undefined;
   if (typeof value === 'number' && value > 0 && value < Infinity) return value;
-  throw new OptionError(`${caller}: scaling.${field} must be a positive number; got ${String(value)}`);
+  throw new OptionError(`${caller}: scaling.${field} must be a positive number; got ${formatValue(value)}`);
 }
 
 function requiredField(problem: RopeProblem, field: string, alternative?: string): number {
@@ -252,11 +258,12 @@ function divisors(problem: RopeProblem, field: 'short_factor' | 'long_factor'): 
   if (list === undefined || list === null) {
     throw new OptionError(`${problem.caller}: scaling of rope_type 'longrope' needs ${field}`);
   }
-  const valid = Array.isArray(list) && list.every((value) => typeof value === 'number' && value > 0);
-  if (valid && list.length === problem.dim / 2) return list;
+  const divisors = copyList(list, problem.dim / 2);
+  const valid = divisors?.every((value) => typeof value === 'number' && value > 0);
+  if (valid && divisors?.length === problem.dim / 2) return divisors as number[];
   throw new OptionError(
     `${problem.caller}: scaling.${field} must list dim / 2 = ${problem.dim / 2} positive numbers; ` +
-      `got ${Array.isArray(list) ? `${list.length} values` : String(list)}`,
+      `got ${Array.isArray(list) ? `${list.length} values` : formatValue(list)}`,
   );
 }
 

@@ -2,7 +2,7 @@ import { isFloatDType } from '../dtype.ts';
 import { DTypeError, OptionError, ShapeError } from '../errors.ts';
 import { checkOptions, type IntegerVector, readBoolean } from '../options.ts';
 import { Tensor } from '../tensor.ts';
-import { decodeAll, encoderOf } from '../tensor-convert.ts';
+import { decodeAll, encoderOf, gather } from '../tensor-convert.ts';
 import { formatShape, formatValue } from '../tensor-layout.ts';
 import { asTensor, type TensorLike } from '../tensor-like.ts';
 import { readPositions } from './rope-positions.ts';
@@ -38,6 +38,12 @@ export interface RopeTableOptions {
 /** Writes the cosines and sines of all pairs at one position. */
 type FillAngles = (position: number, cos: Float64Array, sin: Float64Array) => void;
 
+/** Channels, and elements of a table, at most: more take minutes to compute. */
+const MAX_DIM = 2 ** 20;
+const MAX_TABLE = 2 ** 31;
+/** Tokens of x: positions are listed. */
+const MAX_TOKENS = 2 ** 24;
+
 const ROPE_OPTIONS = ['positions', 'offset', 'theta', 'dim', 'interleaved', 'scaling', 'cos', 'sin'];
 const TABLE_OPTIONS = ['dim', 'maxPosition', 'theta', 'scaling'];
 
@@ -65,11 +71,14 @@ export function rope(x: TensorLike, options?: RopeOptions | null): Tensor {
     );
   }
   const [batch, numHeads, length, headDim] = input.rank === 4 ? input.shape : [1, ...input.shape];
+  if (length > MAX_TOKENS) {
+    throw new ShapeError(`rope: x may have at most ${MAX_TOKENS} tokens; x ${formatShape(input.shape)}`);
+  }
   const positions = readPositions('rope', given, batch, length);
   const interleaved = readBoolean('rope', 'interleaved', given.interleaved, false);
   const { dim, fill } = readAngles(given, headDim, positions);
 
-  const out = input.clone();
+  const out = Tensor.wrap(gather('rope', input), input.shape, input.dtype);
   const values = decodeAll('rope', out.data, out.dtype);
   const encode = encoderOf(out.dtype);
   const half = dim / 2;
@@ -118,6 +127,11 @@ export function ropeTables(options: RopeTableOptions): { invFreq: Tensor; cos: T
       `ropeTables: maxPosition must be a whole number, at least 0; got ${formatValue(maxPosition)}`,
     );
   }
+  if (dim > MAX_DIM || maxPosition * Math.max(1, dim) > MAX_TABLE) {
+    throw new OptionError(
+      `ropeTables: dim may be at most ${MAX_DIM}, and maxPosition × dim at most ${MAX_TABLE}; got ${maxPosition} and ${dim}`,
+    );
+  }
   const theta = readTheta('ropeTables', given.theta);
   const resolved = resolveRope('ropeTables', dim, { dim, theta, scaling: given.scaling });
   const { invFreq, attentionFactor } = ropeFrequencies(
@@ -130,7 +144,7 @@ export function ropeTables(options: RopeTableOptions): { invFreq: Tensor; cos: T
   const half = dim / 2;
   const cos = Tensor.empty([maxPosition, half]);
   const sin = Tensor.empty([maxPosition, half]);
-  for (let position = 0, i = 0; position < maxPosition; position++) {
+  for (let position = 0, i = 0; half > 0 && position < maxPosition; position++) {
     for (let pair = 0; pair < half; pair++, i++) {
       cos.data[i] = Math.cos(position * invFreq[pair]) * attentionFactor;
       sin.data[i] = Math.sin(position * invFreq[pair]) * attentionFactor;

@@ -31,7 +31,11 @@ class NativeBackend implements Backend {
 
   attention(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
     const call = { problem, out, lse };
-    checkStatus(guard(() => this.#addon.attention(encodeProblem(call), ...operandsOf(call))));
+    const { caller } = problem;
+    checkStatus(
+      caller,
+      guard(caller, () => this.#addon.attention(encodeProblem(call), ...operandsOf(call))),
+    );
   }
 
   async attentionAsync(

@@ -47,7 +47,7 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
   ): void {
     const caches = storages.map((storage) => storage.#cache);
     const tokens = Float64Array.from(counts);
-    const status = guard(() =>
+    const status = guard('KVCache.stepAll', () =>
       addon.stepAll(
         caches,
         tokens,
@@ -65,7 +65,7 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
   }
 
   fork(): CacheStorage {
-    const fork = guard(() => new this.#addon.KvCache(encodeLayout(this.#layout), this.#cache));
+    const fork = guard('KVCache', () => new this.#addon.KvCache(encodeLayout(this.#layout), this.#cache));
     return new NativeCacheStorage(this.#addon, this.#layout, fork);
   }
 
@@ -83,12 +83,13 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
 
   append(k: Tensor, v: Tensor): void {
     this.#checkHolds(k, v);
-    if (!guard(() => this.#cache.append(appendLayout(k, v), k.data, v.data))) throw this.#full(k.shape[2]);
+    if (!guard('KVCache', () => this.#cache.append(appendLayout(k, v), k.data, v.data)))
+      throw this.#full(k.shape[2]);
   }
 
   appendRevocably(k: Tensor, v: Tensor): void {
     this.#checkHolds(k, v);
-    if (!guard(() => this.#cache.appendRevocably(appendLayout(k, v), k.data, v.data)))
+    if (!guard('KVCache', () => this.#cache.appendRevocably(appendLayout(k, v), k.data, v.data)))
       throw this.#full(k.shape[2]);
   }
 
@@ -98,13 +99,17 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
 
   attend(problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
     const call = { problem, out, lse };
-    checkStatus(guard(() => this.#cache.attend(encodeProblem(call), ...operandsOf(call))));
+    const { caller } = problem;
+    checkStatus(
+      caller,
+      guard(caller, () => this.#cache.attend(encodeProblem(call), ...operandsOf(call))),
+    );
   }
 
   step(k: Tensor, v: Tensor, problem: AttentionProblem, out: Tensor, lse: Tensor | null): void {
     this.#checkHolds(k, v);
     const call = { problem, out, lse };
-    const status = guard(() =>
+    const status = guard(problem.caller, () =>
       this.#cache.step(appendLayout(k, v), k.data, v.data, encodeProblem(call), ...operandsOf(call)),
     );
     if (status === 2) throw this.#full(k.shape[2]);
@@ -136,7 +141,8 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
   }
 
   keep(begin: number, indices: readonly number[]): void {
-    if (!guard(() => this.#cache.keep(begin, Float64Array.from(indices)))) throw this.#full(indices.length);
+    if (!guard('KVCache', () => this.#cache.keep(begin, Float64Array.from(indices))))
+      throw this.#full(indices.length);
   }
 
   keys(sinkEnd: number, begin: number): Tensor {
@@ -152,15 +158,15 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
   }
 
   restore(keptBegin: number, length: number): void {
-    if (!guard(() => this.#cache.restore(keptBegin, length))) throw this.#full(length);
+    if (!guard('KVCache', () => this.#cache.restore(keptBegin, length))) throw this.#full(length);
   }
 
   readRows(kind: RowKind, first: number, bytes: Uint8Array): void {
-    guard(() => this.#cache.copyRowsOut(kind === 'keys' ? 0 : 1, first, bytes));
+    guard('KVCache', () => this.#cache.copyRowsOut(kind === 'keys' ? 0 : 1, first, bytes));
   }
 
   writeRows(kind: RowKind, first: number, bytes: Uint8Array): void {
-    guard(() => this.#cache.copyRowsIn(kind === 'keys' ? 0 : 1, first, bytes));
+    guard('KVCache', () => this.#cache.copyRowsIn(kind === 'keys' ? 0 : 1, first, bytes));
   }
 
   dispose(): void {
@@ -172,13 +178,13 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
     const copy = Tensor.empty([batch, numKvHeads, sinkEnd + this.length - begin, dim], {
       dtype: sourceDType(dtype),
     });
-    guard(() => this.#cache.copyRows(which, copy.data, sinkEnd, begin));
+    guard('KVCache', () => this.#cache.copyRows(which, copy.data, sinkEnd, begin));
     return copy;
   }
 
   #checkHolds(k: Tensor, v: Tensor): void {
     if (this.#layout.dtype !== 'int8') return;
-    if (!guard(() => this.#cache.holds(appendLayout(k, v), k.data, v.data))) throw notFinite();
+    if (!guard('KVCache', () => this.#cache.holds(appendLayout(k, v), k.data, v.data))) throw notFinite();
   }
 
   #full(tokens: number): CapacityError {

@@ -29,16 +29,16 @@ const INPUTS = ['q', 'k', 'v', 'mask', 'bias', 'alibiSlopes', 'sinks'] as const;
  * place (native/binding/pinned_memory.h) or has copied (private_memory.h); what may shrink meanwhile is refused.
  */
 export function steadyOperandsOf(call: Call): Operands {
-  for (const name of INPUTS) checkSteady(name, call.problem[name]);
-  checkSteady('out', call.out);
+  for (const name of INPUTS) checkSteady(call.problem.caller, name, call.problem[name]);
+  checkSteady(call.problem.caller, 'out', call.out);
   return operandsOf(call);
 }
 
-function checkSteady(name: string, tensor: Tensor | null): void {
+function checkSteady(caller: string, name: string, tensor: Tensor | null): void {
   const buffer = tensor?.data.buffer as { readonly resizable?: boolean } | undefined;
   if (!buffer?.resizable) return;
   throw new OptionError(
-    `attention: ${name} lies in a resizable ArrayBuffer, which may shrink while another thread uses it; ` +
+    `${caller}: ${name} lies in a resizable ArrayBuffer, which may shrink while another thread uses it; ` +
       `pass ${name}.clone(), or call the synchronous form`,
   );
 }
@@ -48,28 +48,28 @@ const OUT_OF_MEMORY = 'SDPA_OUT_OF_MEMORY';
 
 /**
  * The addon checks extents again and throws a RangeError where memory has shrunk since the validation, and one with a code
- * where it finds no memory for its own lists; nothing has changed then.
+ * where it finds no memory for its own lists; nothing has changed then. `caller` begins the message.
  */
-export function guard<T>(call: () => T): T {
+export function guard<T>(caller: string, call: () => T): T {
   try {
     return call();
   } catch (error) {
     if (error instanceof RangeError && (error as NodeJS.ErrnoException).code === OUT_OF_MEMORY) {
-      throw new CapacityError('node-sdpa: memory is out, nothing has changed; free some, then try again', {
+      throw new CapacityError(`${caller}: memory is out, nothing has changed; free some, then try again`, {
         cause: error,
       });
     }
     throw error instanceof RangeError
-      ? new ShapeError(`attention: ${error.message}`, { cause: error })
+      ? new ShapeError(`${caller}: ${error.message}`, { cause: error })
       : error;
   }
 }
 
 /** Turns a failed status into its error. */
-export function checkStatus(status: Status): void {
+export function checkStatus(caller: string, status: Status): void {
   if (status === 2) {
     throw new CapacityError(
-      'attention: no memory for the scratch of a task; free some, or use fewer threads',
+      `${caller}: no memory for the scratch of a task; free some, or use fewer threads`,
     );
   }
 }
@@ -87,16 +87,17 @@ export async function settle(
   start: (...operandsAndId: [...Operands, id: number]) => Promise<Status>,
 ): Promise<void> {
   signal?.throwIfAborted();
+  const { caller } = call.problem;
   const id = calls++;
   const operands = steadyOperandsOf(call);
   const elements = call.out.data.length;
   const onAbort = (): void => addon.cancelAsync(id);
   signal?.addEventListener('abort', onAbort, { once: true });
   try {
-    checkStatus(await guard(() => start(...operands, id)));
+    checkStatus(caller, await guard(caller, () => start(...operands, id)));
   } finally {
     signal?.removeEventListener('abort', onAbort);
   }
   signal?.throwIfAborted();
-  checkStillThere('out', call.out, elements);
+  checkStillThere(caller, 'out', call.out, elements);
 }

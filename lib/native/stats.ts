@@ -17,7 +17,7 @@ export function writeStats(
   massWindow: ResolvedWindow | null,
 ): void {
   const call = { problem: { ...problem, v: null, valueDim: 0 }, out: NO_OUT, lse };
-  const status = guard(() =>
+  const status = guard(problem.caller, () =>
     addon.attentionStats(
       encodeProblem(call),
       ...operandsOf(call),
@@ -28,5 +28,5 @@ export function writeStats(
       massWindow && Float64Array.of(massWindow.windowLeft, massWindow.windowRight, massWindow.sinkTokens),
     ),
   );
-  checkStatus(status);
+  checkStatus(problem.caller, status);
 }

@@ -1,8 +1,10 @@
 import type { AttentionCall, CacheLayout, CacheStorage, RowKind, RowStorage } from '../backend.ts';
+import type { DType } from '../dtype.ts';
 import { CapacityError } from '../errors.ts';
 import type { AttentionProblem } from '../problem.ts';
 import { Tensor } from '../tensor.ts';
 import { quantiseRows, restoreRows } from '../tensor-int8.ts';
+import { allocate, sizeOfShape } from '../tensor-layout.ts';
 import { attendGroup } from './attention.ts';
 import { copyRowsIn, copyRowsOut, type KeptTokens } from './cache-rows.ts';
 import { run, runAsync } from './run.ts';
@@ -254,9 +256,14 @@ class ReferenceCache implements CacheStorage, RowStorage {
 
   #allocate(capacity: number, dim: number): Parts {
     const { batch, numKvHeads, dtype } = this.#layout;
-    const rows = Tensor.empty([batch, numKvHeads, capacity, dim], { dtype });
-    return dtype === 'int8' ? [rows, Tensor.empty([batch, numKvHeads, capacity, 1])] : [rows];
+    const rows = fresh([batch, numKvHeads, capacity, dim], dtype);
+    return dtype === 'int8' ? [rows, fresh([batch, numKvHeads, capacity, 1], 'float32')] : [rows];
   }
+}
+
+function fresh(shape: readonly number[], dtype: DType): Tensor {
+  const size = sizeOfShape('KVCache: the keys, or values,', shape);
+  return Tensor.wrap(allocate('KVCache', dtype, size), shape, dtype);
 }
 
 function copyParts(cache: Parts, begin: number, parts: Parts): void {

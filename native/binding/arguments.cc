@@ -24,8 +24,17 @@ struct WireProblem {
 #undef SDPA_DECLARE
 };
 
-// JavaScript's Infinity marks an open bound; everything else is a whole number below 2^53.
-int64_t whole(double x) { return x >= static_cast<double>(kOpen) ? kOpen : static_cast<int64_t>(x); }
+// JavaScript's Infinity marks an open bound; everything else ought to be a whole number below 2^53.
+int64_t whole(double x) { return wholeOf(x, kOpen); }
+
+// False for what is no dtype of a tensor.
+bool readDType(double code, DType* dtype) {
+  for (DType known : {kFloat32, kFloat16, kBFloat16}) {
+    *dtype = known;
+    if (code == static_cast<double>(known)) return true;
+  }
+  return false;
+}
 
 Reach reachOf(int64_t heads, int64_t headStride, int64_t rows, int64_t rowStride, int64_t width, int64_t step) {
   Reach reach;
@@ -89,11 +98,12 @@ bool DecodedProblem::decode(Napi::Env env, const Span& fields) {
 #undef SDPA_READ
   problem.scale = static_cast<float>(wire.scale);
   problem.softcap = static_cast<float>(wire.softcap);
-  problem.threads = static_cast<int32_t>(wire.threads);
-  problem.precision = static_cast<int32_t>(wire.precision);
-  problem.qDType = static_cast<DType>(wire.qDType);
-  problem.kvDType = static_cast<DType>(wire.kvDType);
-  problem.biasDType = static_cast<DType>(wire.biasDType);
+  problem.threads = static_cast<int32_t>(wholeOf(wire.threads, INT32_MAX));
+  problem.precision = static_cast<int32_t>(wholeOf(wire.precision, 2));
+  if (!readDType(wire.qDType, &problem.qDType) || !readDType(wire.kvDType, &problem.kvDType) ||
+      !readDType(wire.biasDType, &problem.biasDType)) {
+    return fail(env, "malformed problem");
+  }
 #define SDPA_WHOLE(name) problem.name = whole(wire.name);
   SDPA_WHOLE(numSequences) SDPA_WHOLE(numHeads) SDPA_WHOLE(numKvHeads) SDPA_WHOLE(headDim) SDPA_WHOLE(valueDim)
   SDPA_WHOLE(windowLeft) SDPA_WHOLE(windowRight) SDPA_WHOLE(sinkTokens)
@@ -103,7 +113,7 @@ bool DecodedProblem::decode(Napi::Env env, const Span& fields) {
   SDPA_WHOLE(maskKeyStride) SDPA_WHOLE(biasHeadStride) SDPA_WHOLE(biasRowStride) SDPA_WHOLE(biasKeyStride)
   SDPA_WHOLE(alibiHeadStride)
 #undef SDPA_WHOLE
-  if (problem.kvDType == kInt8 || problem.numSequences < 0 || problem.numKvHeads < 1 || problem.headDim < 1 || problem.valueDim < 0 ||
+  if (problem.numSequences < 0 || problem.numHeads < 1 || problem.numKvHeads < 1 || problem.headDim < 1 || problem.valueDim < 0 ||
       problem.numHeads % problem.numKvHeads != 0 ||
       (fields.length - kNumProblemFields) / kNumSequenceFields != problem.numSequences) {
     return fail(env, "malformed problem");

@@ -8,6 +8,7 @@
 
 #include "intervals.h"
 #include "kernel_table.h"
+#include "wire_numbers.h"
 
 namespace sdpa {
 
@@ -23,16 +24,10 @@ struct Span {
 };
 
 // How far a strided block of elements reaches from its first one.
-struct Reach {
-  int64_t low = 0, high = 0;
-  void add(int64_t count, int64_t stride) {  // an axis, of at least one element
-    const int64_t last = (count - 1) * stride;
-    (last < 0 ? low : high) += last;
-  }
+struct Reach : Extent {
   // Whether all of it lies in the span when its first element is at `offset`.
   bool isWithin(const Span& span, int64_t elementBytes, int64_t offset) const {
-    return span.given && span.elementBytes == elementBytes && offset < span.length && offset + low >= 0 &&
-           offset + high < span.length;
+    return span.given && span.elementBytes == elementBytes && Extent::isWithin(span.length, offset);
   }
   // As isWithin, and the span takes note of it.
   bool uses(Span& span, int64_t elementBytes, int64_t offset) const {

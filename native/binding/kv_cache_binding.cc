@@ -51,14 +51,14 @@ KvCacheBinding::KvCacheBinding(const Napi::CallbackInfo& info) : Napi::ObjectWra
   const double* values = static_cast<const double*>(layout.data);
   dtype_ = static_cast<DType>(values[4]);
   KvCacheConfig config;
-  config.batch = static_cast<int64_t>(values[0]);
-  config.numKvHeads = static_cast<int64_t>(values[1]);
-  config.headDim = static_cast<int64_t>(values[2]);
-  config.valueDim = static_cast<int64_t>(values[3]);
+  config.batch = wholeOf(values[0], kOpen);
+  config.numKvHeads = wholeOf(values[1], kOpen);
+  config.headDim = wholeOf(values[2], kOpen);
+  config.valueDim = wholeOf(values[3], kOpen);
   config.elementBytes = bytesOf(dtype_);
   config.isInt8 = dtype_ == kInt8;
-  config.maxLength = static_cast<int64_t>(values[5]);
-  const KvWindow window{static_cast<int64_t>(values[6]), static_cast<int64_t>(values[7])};
+  config.maxLength = wholeOf(values[5], kOpen);
+  const KvWindow window{wholeOf(values[6], kOpen), wholeOf(values[7], kOpen)};
   if (info[1].IsObject()) {
     tokens_.forkFrom(Unwrap(info[1].As<Napi::Object>())->tokens_);
   } else if (!tokens_.reserve(config, window)) {
@@ -293,7 +293,7 @@ Napi::Value KvCacheBinding::keep(const Napi::CallbackInfo& info) {
   const Span indices = Span::from(info.Env(), info[1]);
   std::vector<int64_t> rows;
   for (int64_t i = 0; i < indices.length; ++i) {
-    rows.push_back(static_cast<int64_t>(static_cast<const double*>(indices.data)[i]));
+    rows.push_back(wholeOf(static_cast<const double*>(indices.data)[i]));
     if (begin < 0 || rows.back() < 0 || rows.back() >= tokens_.length() - begin) return Napi::Boolean::New(info.Env(), false);
   }
   const bool kept = tokens_.keep(begin, rows.data(), indices.length);

@@ -61,10 +61,10 @@ bool TokenLayout::read(const Span& span) {
   const double* values = static_cast<const double*>(span.data);
   if (span.elementBytes != 8 || span.length != 9 || values[0] < 0) return false;
   const auto rows = [&](int i) {
-    return TokenRows{static_cast<int64_t>(values[i]), static_cast<int64_t>(values[i + 1]),
-                     static_cast<int64_t>(values[i + 2]), static_cast<int64_t>(values[i + 3])};
+    return TokenRows{wholeOf(values[i], kOpen), wholeOf(values[i + 1], kOpen), wholeOf(values[i + 2], kOpen),
+                     wholeOf(values[i + 3], kOpen)};
   };
-  tokens = static_cast<int64_t>(values[0]);
+  tokens = wholeOf(values[0], kOpen);
   k = rows(1);
   v = rows(5);
   return true;

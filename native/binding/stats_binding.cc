@@ -8,7 +8,7 @@ namespace sdpa {
 namespace {
 
 // JavaScript's Infinity marks an open side.
-int64_t sideOf(double x) { return x >= static_cast<double>(kOpen) ? kOpen : static_cast<int64_t>(x); }
+int64_t sideOf(double x) { return wholeOf(x, kOpen); }
 
 // The arguments from info[first] on. The extent of lse has been checked; the others must hold as much as it does.
 bool readOutput(const Napi::CallbackInfo& info, size_t first, const Span& lse, StatsOutput& output) {

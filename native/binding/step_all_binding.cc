@@ -27,7 +27,7 @@ struct Caches {
       const Napi::Value value = array[i];
       caches.push_back(value.IsObject() ? KvCacheBinding::Unwrap(value.As<Napi::Object>()) : nullptr);
       if (env.IsExceptionPending() || !caches.back() || !caches.back()->tokens().isReserved()) return false;
-      tokens.push_back(static_cast<int64_t>(static_cast<const double*>(counts.data)[i]));
+      tokens.push_back(wholeOf(static_cast<const double*>(counts.data)[i]));
       before.push_back(caches.back()->tokens().length());
     }
     return true;

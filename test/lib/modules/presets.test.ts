@@ -56,7 +56,7 @@ describe('presets', () => {
     ['lama3-8b', /did you mean 'llama3-8b'/],
     ['no such model', /known are minimind2, /],
     ['constructor', /no preset is called 'constructor'/],
-    [undefined, /no preset is called 'undefined'/],
+    [undefined, /name must be a string; got undefined/],
   ])('refuses %j', (name, message) => {
     expect(() => presetConfig(name as string)).toThrow(OptionError);
     expect(() => presetConfig(name as string)).toThrow(message);
