@@ -219,6 +219,7 @@ describe('refused, in the words of the call', () => {
     '%s: a tensor tampered with meanwhile',
     (call) => {
       const k = x();
+      // biome-ignore lint/performance/noDynamicNamespaceImportAccess: each in turn
       const use: (...args: never[]) => unknown = sdpa[call];
       expect(() => use(any(x()), any(k), any(x()), any(tampering(k)))).toThrow(
         `${call}: a getter of an argument changed the fields of k`,
