@@ -56,7 +56,7 @@ function memoryCheck(call: AttentionProblem & { readonly out: Tensor }): () => v
   return () => {
     TENSORS.forEach((name, n) => {
       const tensor = call[name];
-      if (tensor !== null) checkStillThere(call.problem.caller, name, tensor, elements[n]);
+      if (tensor !== null) checkStillThere(call.caller, name, tensor, elements[n]);
     });
   };
 }
