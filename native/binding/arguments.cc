@@ -113,6 +113,9 @@ bool DecodedProblem::decode(Napi::Env env, const Span& fields) {
   SDPA_WHOLE(maskKeyStride) SDPA_WHOLE(biasHeadStride) SDPA_WHOLE(biasRowStride) SDPA_WHOLE(biasKeyStride)
   SDPA_WHOLE(alibiHeadStride)
 #undef SDPA_WHOLE
+  // Kernels read one row of keys after another, or one for all; of a single key any stride may be told.
+  problem.maskKeyStride = problem.maskKeyStride != 0;
+  problem.biasKeyStride = problem.biasKeyStride != 0;
   if (problem.numSequences < 0 || problem.numHeads < 1 || problem.numKvHeads < 1 || problem.headDim < 1 || problem.valueDim < 0 ||
       problem.numHeads % problem.numKvHeads != 0 ||
       (fields.length - kNumProblemFields) / kNumSequenceFields != problem.numSequences) {

@@ -34,6 +34,7 @@ struct Workspace {
   int64_t headCapacity = 0;
   std::unique_ptr<Stretch[]> stretches;  // one for each thread
   int stretchCapacity = 0;
+  float noPartial = 0;  // of a head without chunks: nobody reads it, but its rows are reckoned from there
 
   bool prepare(int threads) {
     if (plan.partialFloats > partialCapacity) {
@@ -52,7 +53,7 @@ struct Workspace {
     for (size_t i = 0; i < plan.decode.size(); ++i) plan.decode[i].partial = partials.get() + plan.partialOffset[i];
     for (size_t i = 0; i < plan.heads.size(); ++i) {
       DecodeHead& head = plan.heads[i];
-      if (head.numTasks) head.task.partial = plan.decode[static_cast<size_t>(head.firstTask)].partial;
+      head.task.partial = head.numTasks ? plan.decode[static_cast<size_t>(head.firstTask)].partial : &noPartial;
       unfinished[i].store(head.numTasks, std::memory_order_relaxed);
     }
     return cutStretches(threads);
