@@ -32,6 +32,7 @@ const nativeLayers = {
   runtime: ['runtime', '.'],
   binding: ['binding', 'runtime', '.'],
   bench: ['bench', 'runtime', '.'],
+  fuzz: ['fuzz', 'test', 'binding', 'runtime', '.'],
   test: ['test', 'runtime', 'isa', 'kernels', 'simd', '.'],
 };
 // An ISA unit that instantiates anything of the C++ library exports it weakly, compiled for that ISA, and the linker
