@@ -249,9 +249,12 @@ export async function loadFrom(
 ): Promise<CacheState> {
   checkFile(caller, file, 'read');
   const backend = readBackend(caller, options);
+  const size = (await sizeOfFile(file)) ?? Infinity;
   const prefix = new Uint8Array(PREFIX_BYTES);
   const present = await readUpTo(caller, file, prefix);
-  const head = new Uint8Array(headerBytesOf(caller, prefix.subarray(0, present)));
+  const headerBytes = headerBytesOf(caller, prefix.subarray(0, present));
+  checkComplete(caller, size, headerBytes); // before memory is taken for a lie
+  const head = new Uint8Array(headerBytes);
   head.set(prefix);
   checkComplete(
     caller,
@@ -259,7 +262,7 @@ export async function loadFrom(
     head.length,
   );
   const header = parseHeader(caller, head);
-  checkComplete(caller, (await sizeOfFile(file)) ?? header.fileBytes, header.fileBytes); // before memory is taken for a lie
+  checkComplete(caller, size, header.fileBytes);
   const loaded = makeState(backend, header);
   try {
     await fillFrom(caller, file, loaded.storage.rowStorages(), header, crc32(head));
