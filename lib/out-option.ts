@@ -1,7 +1,8 @@
 import { DTypeError, OptionError, ShapeError } from './errors.ts';
 import type { AttentionProblem } from './problem.ts';
-import { lastAxisContiguous, sameMemory, type Tensor } from './tensor.ts';
+import { lastAxisContiguous, type Tensor } from './tensor.ts';
 import { formatShape } from './tensor-layout.ts';
+import { sameMemory } from './tensor-memory.ts';
 
 const INPUTS = ['q', 'k', 'v', 'mask', 'bias', 'alibiSlopes', 'sinks'] as const;
 

@@ -10,7 +10,6 @@ import {
   contiguousStrides,
   countArrays,
   describeLayout,
-  elementRange,
   type Float16ArrayLike,
   formatList,
   formatShape,
@@ -89,7 +88,7 @@ export class Tensor {
   readonly dtype: DType;
   /** Number of elements: the product of `shape`. */
   readonly size: number;
-  /** What was checked. The fields above can be written to by who means harm: see {@link Tensor.isIntact}. */
+  /** What was checked: see {@link Tensor.isIntact}. */
   readonly #layout: TensorLayout;
 
   /**
@@ -122,10 +121,7 @@ export class Tensor {
     this.#layout = layout;
   }
 
-  /**
-   * Whether `value` is a Tensor that says what was checked when it was made: not a Proxy of one, not an object that was
-   * given the prototype, not one whose fields were overwritten. @internal
-   */
+  /** Whether `value` says what was checked: no Proxy, not only of this prototype, no field overwritten. @internal */
   static isIntact(value: unknown): value is Tensor {
     if (typeof value !== 'object' || value === null || !(#layout in value)) return false;
     const { data, shape, strides, offset, dtype, size } = value.#layout;
@@ -393,24 +389,6 @@ export class Tensor {
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     return formatTensor(this);
   }
-}
-
-/**
- * Whether the byte ranges that two tensors reach overlap in one buffer. Views whose elements interleave
- * without meeting count as overlapping.
- */
-export function sameMemory(a: Tensor, b: Tensor): boolean {
-  if (a.size === 0 || b.size === 0 || a.data.buffer !== b.data.buffer) return false;
-  const [aFirst, aEnd] = byteRange(a);
-  const [bFirst, bEnd] = byteRange(b);
-  return aFirst < bEnd && bFirst < aEnd;
-}
-
-/** First byte and end of what a tensor of at least one element reaches in its buffer. */
-function byteRange(t: Tensor): [number, number] {
-  const { first, last } = elementRange(t.shape, t.strides, t.offset);
-  const bytes = DTYPES[t.dtype].bytes;
-  return [t.data.byteOffset + first * bytes, t.data.byteOffset + (last + 1) * bytes];
 }
 
 /** Whether the elements of the last axis stand one after another, as every kernel needs them. */

@@ -263,7 +263,7 @@ function divisors(problem: RopeProblem, field: 'short_factor' | 'long_factor'): 
   if (valid && divisors?.length === problem.dim / 2) return divisors as number[];
   throw new OptionError(
     `${problem.caller}: scaling.${field} must list dim / 2 = ${problem.dim / 2} positive numbers; ` +
-      `got ${Array.isArray(list) ? `${list.length} values` : formatValue(list)}`,
+      `got ${Array.isArray(list) ? `${formatValue(list.length)} values` : formatValue(list)}`,
   );
 }
 

@@ -71,8 +71,10 @@ export function rope(x: TensorLike, options?: RopeOptions | null): Tensor {
     );
   }
   const [batch, numHeads, length, headDim] = input.rank === 4 ? input.shape : [1, ...input.shape];
-  if (length > MAX_TOKENS) {
-    throw new ShapeError(`rope: x may have at most ${MAX_TOKENS} tokens; x ${formatShape(input.shape)}`);
+  if (length > MAX_TOKENS || headDim > MAX_DIM) {
+    throw new ShapeError(
+      `rope: x may have at most ${MAX_TOKENS} tokens and ${MAX_DIM} channels; x ${formatShape(input.shape)}`,
+    );
   }
   const positions = readPositions('rope', given, batch, length);
   const interleaved = readBoolean('rope', 'interleaved', given.interleaved, false);

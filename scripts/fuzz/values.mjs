@@ -3,6 +3,8 @@ import vm from 'node:vm';
 
 const realm = vm.createContext();
 
+const trueLength = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Int32Array.prototype), 'length').get;
+
 /** What a getter of the program throws: it must come out as it went in. */
 class Planted extends Error {}
 
@@ -168,5 +170,7 @@ export class Values {
 /** Of a list, or of a tensor of rank 1 that begins where its data does. */
 export function integersOf(list) {
   const items = Array.isArray(list) ? list : (list.data ?? list);
-  return Array.from({ length: items.length }, (_, n) => items[n]);
+  // The true length: properties of its own may hide it.
+  const length = ArrayBuffer.isView(items) ? trueLength.call(items) : items.length;
+  return Array.from({ length }, (_, n) => items[n]);
 }

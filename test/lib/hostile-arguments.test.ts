@@ -136,6 +136,19 @@ const refused: readonly (readonly [call: string, what: string, use: () => unknow
     'a factor without a prototype',
     () => sdpa.rope(x(), { scaling: { rope_type: 'linear', factor: any(Object.create(null)) } }),
   ],
+  ['rope', '2^50 channels of nothing', () => sdpa.rope(Tensor.zeros([1, 1, 0, 2 ** 50]))],
+  [
+    'rope',
+    'a list whose length is a symbol',
+    () =>
+      sdpa.rope(x(), {
+        scaling: {
+          rope_type: 'longrope',
+          original_max_position_embeddings: 9,
+          short_factor: any(lyingList(Symbol('s'))),
+        },
+      }),
+  ],
   ['rope', '2^40 tokens of nothing', () => sdpa.rope(Tensor.zeros([1, 0, 2 ** 40, 4]))],
   ['presetConfig', 'a symbol', () => sdpa.presetConfig(any(Symbol('s')))],
   ['kvCacheBytes', 'nothing', () => sdpa.kvCacheBytes(any(null), 1, 'int8')],

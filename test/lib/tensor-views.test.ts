@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ShapeError } from '../../lib/errors.ts';
-import { sameMemory, Tensor } from '../../lib/tensor.ts';
+import { Tensor } from '../../lib/tensor.ts';
+import { sameMemory } from '../../lib/tensor-memory.ts';
 
 /** The naive model of a view: its shape, and a function from an index to the value. */
 interface Model {

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { DTYPES, type DType } from '../../lib/dtype.ts';
 import { CapacityError, DTypeError, OptionError, SdpaError, ShapeError } from '../../lib/errors.ts';
-import { lastAxisContiguous, sameMemory, Tensor } from '../../lib/tensor.ts';
+import { lastAxisContiguous, Tensor } from '../../lib/tensor.ts';
+import { sameMemory } from '../../lib/tensor-memory.ts';
 
 const detach = (buffer: ArrayBufferLike): void => {
   structuredClone(buffer, { transfer: [buffer as ArrayBuffer] });
