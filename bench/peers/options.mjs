@@ -1,7 +1,7 @@
 // The command line of the comparison.
 import { readArguments } from '../../dist/cli/arguments.js';
-import { checkWritable } from '../../dist/cli/bench.js';
 import { UsageError } from '../../dist/cli/command.js';
+import { checkWritable } from '../../dist/cli/output-file.js';
 
 export const HELP = `Times this package against ONNX Runtime on this machine, ten minutes long, and writes docs/PEERS.md and
 docs/peers.svg.
@@ -36,6 +36,6 @@ export function readOptions(argv) {
   const superfluous = OF_MEASURING.find((name) => options.from !== undefined && given.has(name));
   if (superfluous !== undefined)
     throw new UsageError(`--${superfluous} says how to measure; --from measures nothing`);
-  if (options.json !== undefined) checkWritable(options.json);
+  if (options.json !== undefined) checkWritable('json', options.json);
   return options;
 }
