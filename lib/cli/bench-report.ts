@@ -4,40 +4,35 @@ import { median } from './measure.ts';
 import { formatNumber, formatShare, formatTable } from './table.ts';
 import { CHUNK, formatHeads, type LayerGroup, type Phase } from './workloads.ts';
 
-const PHASE_NAMES: Readonly<Record<Phase, string>> = {
+export const PHASE_NAMES: Readonly<Record<Phase, string>> = {
   prefill: 'prefill',
   chunked: `prefill by ${CHUNK}`,
   decode: 'decode',
 };
 
+/** Figures in rows; the first `numLabels` columns are words. */
+export interface FigureTable {
+  readonly title: string;
+  readonly head: readonly string[];
+  readonly rows: readonly (readonly string[])[];
+  readonly numLabels: number;
+}
+
 /** The report as tables for people. */
 export function formatReport(report: BenchReport, isTerminal: boolean): string {
   const title = (text: string): string => (isTerminal ? styleText('bold', text) : text);
-  const numLayers = report.layers.reduce((sum, group) => sum + group.count, 0);
-  const lines = [
-    title(`node-sdpa bench: ${report.name}`),
-    ...formatHeader(report),
-    '',
-    title('One layer'),
-    ...formatRows(report),
-    '',
-    title(`All ${numLayers} attention layers, one after the other; projections and MLPs are not counted`),
-    ...formatTable(
-      ['phase', 'context', 'ms', 'tokens/s'],
-      report.totals.map(({ phase, context, milliseconds, tokensPerSecond }) => [
-        PHASE_NAMES[phase],
-        String(context),
-        formatNumber(milliseconds),
-        formatNumber(tokensPerSecond),
-      ]),
-    ),
-  ];
-  if (report.reference.length > 0) {
-    lines.push('', title('Native against reference (TypeScript, float64, one thread), one layer'));
-    lines.push(...formatComparisons(report));
+  const lines = [title(`node-sdpa bench: ${report.name}`), ...formatHeader(report)];
+  for (const { title: heading, head, rows, numLabels } of figureTables(report)) {
+    lines.push('', title(heading), ...formatTable(head, rows, numLabels));
   }
   if (report.notes.length > 0) lines.push('', ...report.notes);
   return `${lines.join('\n')}\n`;
+}
+
+/** All that was measured. */
+export function figureTables(report: BenchReport): FigureTable[] {
+  const tables = [layerTable(report), totalsTable(report)];
+  return report.reference.length > 0 ? [...tables, comparisonTable(report)] : tables;
 }
 
 function formatHeader({ layers, numLinearLayers, machine, rows, ...report }: BenchReport): string[] {
@@ -79,7 +74,7 @@ function formatHeader({ layers, numLinearLayers, machine, rows, ...report }: Ben
 }
 
 /** 'bfloat16'; 'float32, precision high' where it is not the highest. */
-function describeType({ dtype, precision }: Pick<BenchReport, 'dtype' | 'precision'>): string {
+export function describeType({ dtype, precision }: Pick<BenchReport, 'dtype' | 'precision'>): string {
   return dtype === 'float32' && precision !== 'highest' ? `${dtype}, precision ${precision}` : dtype;
 }
 
@@ -88,17 +83,17 @@ function describeCeiling(name: string, unit: string, values: readonly (number | 
   return known.length === 0 ? null : `${name} ${formatNumber(median(known))} ${unit}`;
 }
 
-function describeGroup({ count, name, shape, decodeShape }: LayerGroup): string {
+export function describeGroup({ count, name, shape, decodeShape }: LayerGroup): string {
   const decoded = decodeShape === shape ? '' : `, decode ${formatHeads(decodeShape)}`;
   return `${count} ${name} (${formatHeads(shape)}${decoded})`;
 }
 
-function formatRows({ rows, productUnit }: BenchReport): string[] {
+function layerTable({ rows, productUnit }: BenchReport): FigureTable {
   const share = productUnit === 'tile' ? 'of tiles' : 'of FMA';
-  const head = ['layer', 'phase', 'context', 'ms', 'tokens/s', 'GFLOP/s', share, 'K+V GB/s', 'of read'];
-  return formatTable(
-    head,
-    rows.map((row) => [
+  return {
+    title: 'One layer',
+    head: ['layer', 'phase', 'context', 'ms', 'tokens/s', 'GFLOP/s', share, 'K+V GB/s', 'of read'],
+    rows: rows.map((row) => [
       row.layer,
       PHASE_NAMES[row.phase],
       String(row.context),
@@ -109,14 +104,30 @@ function formatRows({ rows, productUnit }: BenchReport): string[] {
       formatNumber(row.gigabytesPerSecond),
       formatShare(row.readShare),
     ]),
-    2,
-  );
+    numLabels: 2,
+  };
 }
 
-function formatComparisons({ reference }: BenchReport): string[] {
-  return formatTable(
-    ['layer', 'phase', 'context', 'native ms', 'reference ms', 'ratio'],
-    reference.map((row) => [
+function totalsTable({ layers, totals }: BenchReport): FigureTable {
+  const numLayers = layers.reduce((sum, group) => sum + group.count, 0);
+  return {
+    title: `All ${numLayers} attention layers, one after the other; projections and MLPs are not counted`,
+    head: ['phase', 'context', 'ms', 'tokens/s'],
+    rows: totals.map(({ phase, context, milliseconds, tokensPerSecond }) => [
+      PHASE_NAMES[phase],
+      String(context),
+      formatNumber(milliseconds),
+      formatNumber(tokensPerSecond),
+    ]),
+    numLabels: 1,
+  };
+}
+
+function comparisonTable({ reference }: BenchReport): FigureTable {
+  return {
+    title: 'Native against reference (TypeScript, float64, one thread), one layer',
+    head: ['layer', 'phase', 'context', 'native ms', 'reference ms', 'ratio'],
+    rows: reference.map((row) => [
       row.layer,
       PHASE_NAMES[row.phase],
       String(row.context),
@@ -124,6 +135,6 @@ function formatComparisons({ reference }: BenchReport): string[] {
       formatNumber(row.referenceMilliseconds),
       `${formatNumber(row.ratio)}x`,
     ]),
-    2,
-  );
+    numLabels: 2,
+  };
 }

@@ -4,6 +4,7 @@ import { bytesPerElement, type DType } from '../dtype.ts';
 import type { ModelDescription } from '../modules/describe-model.ts';
 import { loadAddon } from '../native/loader.ts';
 import type { AttentionProblem } from '../problem.ts';
+import { type BenchPage, type CeilingRates, kvCurve } from './bench-page.ts';
 import { Ceilings, coldBytes, type ProductUnit } from './ceilings.ts';
 import { UsageError } from './command.ts';
 import { type Comparison, compareWithReference } from './compare-backends.ts';
@@ -27,12 +28,14 @@ export interface BenchRequest {
   readonly name: string;
   readonly model: ModelDescription;
   readonly contexts: readonly number[];
-  /** Whether contexts may be left out that would take long: the user has not named them. */
+  /** Whether prefill may be left out where it would take long: the user has not named the contexts. */
   readonly leaveOutSlow: boolean;
   readonly dtype: DType;
   readonly precision: AttentionProblem['precision'];
   /** null: as many as there are. */
   readonly threads: number | null;
+  /** Whether a page is to be made of it, which shows more than tables do. */
+  readonly forPage: boolean;
 }
 
 /** One layer in one phase. Rates are per second; shares are medians of ratios to a ceiling measured beside each run. */
@@ -82,10 +85,13 @@ export interface BenchReport {
   readonly reference: readonly Comparison[];
   /** What was left out, and why. */
   readonly notes: readonly string[];
+  /** What `--html` shows beside all that; null without it. */
+  readonly page: BenchPage | null;
 }
 
 const BUDGET: Budget = { seconds: 1, minSamples: 3 };
-/** Contexts at which prefilling one layer of each kind takes longer are left out of a run that did not ask for them. */
+const PROBE_SECONDS = 0.05;
+/** Prefill of one layer of each kind that takes longer is left out of a run that did not ask for the context. */
 const MAX_PREFILL_SECONDS = 5;
 
 /** Runs every phase at every context on one layer of each kind. */
@@ -107,14 +113,14 @@ export async function runBench(request: BenchRequest, progress: ProgressBar): Pr
   const total = contexts.length * phases.length * groups.length + 1;
   for (const context of contexts) {
     const seconds = bench.predictPrefill(groups, context);
-    if (request.leaveOutSlow && seconds > MAX_PREFILL_SECONDS) {
+    const isSlow = request.leaveOutSlow && seconds > MAX_PREFILL_SECONDS;
+    if (isSlow)
       notes.push(
-        `context ${context} left out: one prefill would take about ${seconds.toFixed(0)} s; ask for it with --context`,
+        `prefill of ${context} tokens left out: it would take about ${seconds.toFixed(0)} s; ask for it with --context`,
       );
-      continue;
-    }
     for (const group of groups) {
       for (const phase of phases) {
+        if (isSlow && phase !== 'decode') continue;
         progress.show(bench.rows.length, total, `${group.name} layer, ${phase}, ${context} tokens`);
         await bench.run(group, phase, context);
       }
@@ -124,7 +130,12 @@ export async function runBench(request: BenchRequest, progress: ProgressBar): Pr
   const main = groups.find((group) => group.window === Infinity) ?? groups[0];
   const reference =
     machine.backend === 'native'
-      ? await compareWithReference(main, scoreOptions(model, main.shape.numHeads), request)
+      ? await compareWithReference(
+          main,
+          scoreOptions(model, main.shape.numHeads),
+          { dtype, precision, causal: model.causal },
+          request.forPage,
+        )
       : [];
   return {
     name: request.name,
@@ -139,6 +150,7 @@ export async function runBench(request: BenchRequest, progress: ProgressBar): Pr
     totals: sumRows(bench.rows, groups),
     reference,
     notes,
+    page: request.forPage ? { kv: kvCurve(model, contexts), ceilings: bench.bestCeilings() } : null,
   };
 }
 
@@ -172,6 +184,19 @@ class Bench {
     const row = known === undefined ? await this.#measure(group, phase, context) : { ...known, context };
     if (phase === 'decode') this.#decodeRows.set(key, row);
     this.rows.push(row);
+  }
+
+  /** The best that this run has seen of each ceiling; null without the addon. */
+  bestCeilings(): CeilingRates | null {
+    const ceilings = this.#ceilings;
+    if (ceilings === null) return null;
+    const seen = (name: 'fmaCeiling' | 'tileCeiling' | 'readCeiling'): number =>
+      Math.max(...this.rows.map((row) => row[name] ?? 0));
+    return {
+      fma: Math.max(seen('fmaCeiling'), ceilings.fma(PROBE_SECONDS) / 1e9),
+      tile: ceilings.hasTiles ? Math.max(seen('tileCeiling'), ceilings.tile(PROBE_SECONDS) / 1e9) : null,
+      read: Math.max(seen('readCeiling'), ceilings.read(coldBytes()) / 1e9),
+    };
   }
 
   #workload(group: LayerGroup, phase: Phase, context: number): Workload {

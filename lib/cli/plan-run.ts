@@ -128,7 +128,8 @@ function notesOf({ model }: PlanRequest, groups: readonly LayerGroup[]): string[
   return notes;
 }
 
-function kvRow(model: ModelDescription, dtype: CacheDType, context: number): KvRow {
+/** Bytes that one sequence of the model keeps at a context. */
+export function kvRow(model: ModelDescription, dtype: CacheDType, context: number): KvRow {
   const { layers, absorbed } = model;
   const of = (kind: 'full' | 'sliding'): number =>
     kvCacheBytes({ absorbed, layers: layers.filter((layer) => layer.kind === kind) }, context, dtype);

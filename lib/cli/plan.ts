@@ -49,7 +49,7 @@ models: ${presetNames().join(', ')}
     try {
       const report = await runPlan(request, progress);
       progress.clear();
-      writeReport(streams, report, (isTerminal) => formatPlan(report, isTerminal), jsonFile);
+      writeReport(streams, report, (isTerminal) => formatPlan(report, isTerminal), { json: jsonFile });
       return 0;
     } finally {
       progress.clear();

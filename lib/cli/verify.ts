@@ -73,7 +73,7 @@ The attention that was meant, as the options of attention() say it:
         `--${names[0]} needs --q, --k and --v; ${missing.map((name) => `--${name}`).join(', ')} missing`,
       );
     const report = verifyClaim(await readClaim(given));
-    writeReport(streams, report, (isTerminal) => formatVerify(report, isTerminal), jsonFile);
+    writeReport(streams, report, (isTerminal) => formatVerify(report, isTerminal), { json: jsonFile });
     return report.pass ? 0 : FAILED;
   },
 };
@@ -84,7 +84,7 @@ function verifyKernels(streams: Streams, jsonFile: string | null): number {
   try {
     const report = verifyMachine(progress);
     progress.clear();
-    writeReport(streams, report, () => formatMatrix(report), jsonFile);
+    writeReport(streams, report, () => formatMatrix(report), { json: jsonFile });
     return report.pass ? 0 : FAILED;
   } finally {
     progress.clear();

@@ -1,6 +1,8 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
 import { expect, test } from 'vitest';
 import { VERSION } from '../../lib/version.ts';
 
@@ -25,7 +27,8 @@ test('a bad argument is one line and exit code 1', () => {
   });
 });
 
-test('an interrupt ends a running bench with exit code 130 and nothing on stdout', async () => {
+test('an interrupt ends a running bench with exit code 130, nothing on stdout and no file', async () => {
+  const page = join(tmpdir(), `node-sdpa-interrupted-${process.pid}.html`);
   // In the midst of it, which takes seconds. On a busy machine a process may take as long to begin: it is then ended by
   // the signal itself, without a code.
   for (const delay of [1000, 4000, 16_000]) {
@@ -36,6 +39,8 @@ test('an interrupt ends a running bench with exit code 130 and nothing on stdout
       'minimind2-small',
       '--context',
       '64',
+      '--html',
+      page,
     ]);
     let stdout = '';
     child.stdout.on('data', (text) => {
@@ -45,6 +50,7 @@ test('an interrupt ends a running bench with exit code 130 and nothing on stdout
     const [code, signal] = await once(child, 'exit');
     if (signal === 'SIGINT') continue;
     expect({ code, stdout }).toEqual({ code: 130, stdout: '' });
+    expect(existsSync(page)).toBe(false);
     return;
   }
   expect.fail('the signal ended it every time');

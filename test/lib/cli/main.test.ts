@@ -126,6 +126,7 @@ describe('bench', () => {
       expect(stdout).toContain(text);
 
     const report = JSON.parse(readFileSync(file, 'utf8'));
+    expect(report).toMatchObject({ page: null, reference: [{ phase: 'prefill' }, { phase: 'decode' }] });
     expect(report.rows.map((row: { phase: string }) => row.phase)).toEqual(['prefill', 'chunked', 'decode']);
     for (const row of report.rows) {
       expect(row.gflopsPerSecond).toBeCloseTo(row.flops / row.milliseconds / 1e6, 6);
