@@ -17,12 +17,10 @@ const WITHOUT_EXAMPLE = [
   'KVCache.values',
   'Tensor.clone',
   'Tensor.empty',
-  'Tensor.ofLayout', // internal
   'Tensor.squeeze',
   'Tensor.toFloat32Array',
   'Tensor.toString',
   'Tensor.unsqueeze',
-  'Tensor.wrap', // internal
 ];
 
 // What an example finds: q, k and v of a prompt; for a cache, which holds 100 tokens, those of one more.

@@ -40,7 +40,9 @@ export function readApi(): DocumentedApi {
     for (const members of [symbol.members, symbol.exports]) {
       members?.forEach((member) => {
         const isMethod = (member.flags & ts.SymbolFlags.Method) !== 0;
-        if (isMethod && /^[a-z]/.test(member.name)) add(`${exported.name}.${member.name}`, member);
+        const isInternal = member.getJsDocTags(checker).some((tag) => tag.name === 'internal');
+        if (!isMethod || isInternal || !/^[a-z]/.test(member.name)) return;
+        add(`${exported.name}.${member.name}`, member);
       });
     }
   }
