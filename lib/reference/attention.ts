@@ -112,7 +112,8 @@ export function* attendGroupInSteps(
         yield;
       }
       const rowLse = softmax(scores, sinks === null ? -Infinity : sinks.at(h), weights, arithmetic);
-      o.fill(0);
+      // NaN among the scores is NaN in the sum of the weights, by which all is divided.
+      o.fill(Number.isNaN(rowLse) ? NaN : 0);
       for (let j = 0; j < kvLen; j++) {
         // Skipped, not multiplied by 0: an invisible v may hold NaN.
         if (scores[j] !== -Infinity) arithmetic.addScaled(o, weights[j], v, j * valueDim);
