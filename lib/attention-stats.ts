@@ -5,12 +5,13 @@ import {
   ATTENTION_OPTIONS,
   type AttentionOptions,
   type AttentionWindow,
+  checkOptions,
   type ResolvedWindow,
   readWindow,
 } from './options.ts';
 import type { AttentionProblem } from './problem.ts';
 import { cut } from './problem-slice.ts';
-import { type RowSelection, readSelection, selectedParts } from './selection.ts';
+import { type RowSelection, readSelection, selectedOf, selectedParts } from './selection.ts';
 import type { Tensor } from './tensor.ts';
 import type { TensorLike } from './tensor-like.ts';
 
@@ -94,18 +95,20 @@ export function attentionStats(
   v: TensorLike,
   options?: AttentionStatsOptions | null,
 ): AttentionStats | AttentionStatsWithMass {
-  const problem = describeAttention(CALLER, q, k, v, options, STATS_OPTIONS);
-  const { queries, heads, massWindow } = options ?? {};
+  const given = { ...checkOptions(CALLER, 'options', options, STATS_OPTIONS) }; // each property is read once
+  const { massWindow } = given;
   const hasMass = massWindow !== undefined && massWindow !== null;
   const window = hasMass ? readWindow(CALLER, massWindow, false, 'massWindow') : null;
+  const selection = readSelection(CALLER, given);
+  const problem = describeAttention(CALLER, q, k, v, given, STATS_OPTIONS);
   const [batch, numHeads, rows] = problem.q.shape;
   const selected = {
-    heads: readSelection(CALLER, 'heads', heads, numHeads),
-    queries: readSelection(CALLER, 'queries', queries, rows),
+    heads: selectedOf(CALLER, 'heads', selection.heads, numHeads),
+    queries: selectedOf(CALLER, 'queries', selection.queries, rows),
   };
   const backend = selectBackend(problem.backend);
   const results = makeStats([batch, selected.heads.length, selected.queries.length], hasMass);
-  if ((queries ?? heads ?? null) === null) backend.attentionStats(problem, results, window);
+  if ((selection.queries ?? selection.heads) === null) backend.attentionStats(problem, results, window);
   else selectStats(backend, problem, selected, results, window);
   return toCaller(problem, results);
 }

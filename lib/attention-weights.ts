@@ -1,10 +1,10 @@
 import { fresh } from './attention.ts';
 import { describeAttention } from './describe-attention.ts';
-import { ATTENTION_OPTIONS, type AttentionOptions, readWord } from './options.ts';
+import { ATTENTION_OPTIONS, type AttentionOptions, checkOptions, readWord } from './options.ts';
 import type { AttentionProblem } from './problem.ts';
 import { forEachScoreRow } from './reference/score-rows.ts';
 import { softmax } from './reference/softmax.ts';
-import { type RowSelection, readSelection, selectedParts } from './selection.ts';
+import { type RowSelection, readSelection, selectedOf, selectedParts } from './selection.ts';
 import type { Tensor } from './tensor.ts';
 import type { TensorLike } from './tensor-like.ts';
 
@@ -50,11 +50,12 @@ export function attentionWeights(
   options?: AttentionWeightsOptions | null,
 ): Tensor {
   const caller = 'attentionWeights';
-  const given = { ...options }; // read once, and before the tensors are looked at
-  const described = describeAttention(caller, q, k, v, options, WEIGHTS_OPTIONS);
+  const given = { ...checkOptions(caller, 'options', options, WEIGHTS_OPTIONS) }; // each property is read once
   const stage = readWord(caller, 'stage', given.stage, STAGES);
-  const queries = readSelection(caller, 'queries', given.queries, described.qLen);
-  const heads = readSelection(caller, 'heads', given.heads, described.numHeads);
+  const selection = readSelection(caller, given);
+  const described = describeAttention(caller, q, k, v, given, WEIGHTS_OPTIONS);
+  const queries = selectedOf(caller, 'queries', selection.queries, described.qLen);
+  const heads = selectedOf(caller, 'heads', selection.heads, described.numHeads);
   const problem = upTo(stage, described);
   const { numSequences } = problem;
   const isRagged = given.cuSeqlensK !== undefined && given.cuSeqlensK !== null;

@@ -11,15 +11,30 @@ export interface RowSelection {
   readonly heads?: IntegerVector | null;
 }
 
+/** A selection as it was given: null where all are meant. */
+export interface GivenSelection {
+  readonly queries: ArrayLike<number> | null;
+  readonly heads: ArrayLike<number> | null;
+}
+
+/**
+ * The lists of a selection. They are read before the tensors are, which say how long they may be: a list may be a tensor of
+ * another library, and its getters could write to q, k or v after those were checked.
+ */
+export function readSelection(caller: string, { queries, heads }: RowSelection): GivenSelection {
+  const read = (name: 'queries' | 'heads', value: unknown): ArrayLike<number> | null =>
+    value === undefined || value === null ? null : readIntegers(caller, name, value, -1);
+  return { queries: read('queries', queries), heads: read('heads', heads) };
+}
+
 /** Indices below `length`, in the caller's order; all of them where none are given. */
-export function readSelection(
+export function selectedOf(
   caller: string,
   name: 'queries' | 'heads',
-  value: unknown,
+  indices: ArrayLike<number> | null,
   length: number,
 ): ArrayLike<number> {
-  if (value === undefined || value === null) return Array.from({ length }, (_, index) => index);
-  const indices = readIntegers(caller, name, value, -1);
+  if (indices === null) return Array.from({ length }, (_, index) => index);
   for (let n = 0; n < indices.length; n++) {
     if (indices[n] >= 0 && indices[n] < length) continue;
     throw new OptionError(

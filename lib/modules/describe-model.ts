@@ -1,5 +1,5 @@
-import { bytesPerElement, checkDType } from '../dtype.ts';
-import { OptionError } from '../errors.ts';
+import { bytesPerElement } from '../dtype.ts';
+import { DTypeError, OptionError } from '../errors.ts';
 import { int8RowBytes } from '../tensor-int8.ts';
 import { formatValue } from '../tensor-layout.ts';
 import { ModelConfig } from './model-config.ts';
@@ -111,6 +111,22 @@ export function describeModel(configJson: string | object): ModelDescription {
   return { ...partial, kvBytesPerToken };
 }
 
+const CACHE_DTYPES: readonly CacheDType[] = ['float32', 'float16', 'bfloat16', 'int8'];
+
+const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
+
+/** Whether a caller's object has what kvCacheBytes reads of a ModelDescription. */
+function isModel(value: unknown): boolean {
+  const model = value as Partial<ModelDescription> | null | undefined;
+  if (!Array.isArray(model?.layers)) return false;
+  const areLayers = model.layers.every(
+    (layer: Partial<LayerDescription> | null | undefined) =>
+      layer?.kind === 'linear' ||
+      ([layer?.numKvHeads, layer?.headDim, layer?.valueDim].every(isCount) && isCount(layer?.window ?? 0)),
+  );
+  return areLayers && (model.absorbed === null || isCount(model.absorbed?.headDim));
+}
+
 /**
  * Bytes of keys and values that one sequence of `contextLength` tokens keeps in all layers: sliding layers stop at
  * their window, linear and sharing layers keep none, latent attention keeps one vector a token and layer. int8
@@ -122,8 +138,7 @@ export function kvCacheBytes(
   contextLength: number,
   dtype: CacheDType,
 ): number {
-  const isModel = typeof model === 'object' && model !== null && Array.isArray(model.layers);
-  if (!isModel) {
+  if (!isModel(model)) {
     throw new OptionError(
       `kvCacheBytes: model must be what describeModel returns; got ${formatValue(model)}`,
     );
@@ -133,7 +148,11 @@ export function kvCacheBytes(
       `kvCacheBytes: contextLength must be a number, at least 0; got ${formatValue(contextLength)}`,
     );
   }
-  checkDType('kvCacheBytes', dtype);
+  if (!CACHE_DTYPES.includes(dtype)) {
+    throw new DTypeError(
+      `kvCacheBytes: dtype must be one of ${CACHE_DTYPES.join(', ')}; got ${formatValue(dtype)}`,
+    );
+  }
   const vectorBytes = (dim: number) => (dtype === 'int8' ? int8RowBytes(dim) : dim * bytesPerElement(dtype));
   let bytes = 0;
   for (const layer of model.layers) {

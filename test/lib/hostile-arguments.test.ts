@@ -28,6 +28,8 @@ const x = (): sdpa.Tensor => Tensor.randn([1, 2, 3, 4], { seed: 1 });
 const cacheOf = (options: object = {}): sdpa.KVCache =>
   new KVCache({ numKvHeads: 2, headDim: 4, backend: 'reference', ...options });
 
+const llama = sdpa.describeModel(sdpa.presetConfig('llama3-8b'));
+
 /** What was once a crash, a hang, or an error that is none of ours. Found by scripts/fuzz, or by reading. */
 const refused: readonly (readonly [call: string, what: string, use: () => unknown])[] = [
   [
@@ -152,6 +154,16 @@ const refused: readonly (readonly [call: string, what: string, use: () => unknow
   ['rope', '2^40 tokens of nothing', () => sdpa.rope(Tensor.zeros([1, 0, 2 ** 40, 4]))],
   ['presetConfig', 'a symbol', () => sdpa.presetConfig(any(Symbol('s')))],
   ['kvCacheBytes', 'nothing', () => sdpa.kvCacheBytes(any(null), 1, 'int8')],
+  ['kvCacheBytes', 'a layer of nothing', () => sdpa.kvCacheBytes(any({ layers: [null] }), 1, 'int8')],
+  ['kvCacheBytes', 'layers alone', () => sdpa.kvCacheBytes(any({ layers: [{}] }), 1, 'int8')],
+  ['kvCacheBytes', 'a dtype that caches have not', () => sdpa.kvCacheBytes(llama, 1, any('float64'))],
+  ['kvCacheBytes', 'a dtype of a tensor only', () => sdpa.kvCacheBytes(llama, 1, any('bool'))],
+  [
+    'kvCacheBytes',
+    'a number of heads that is none',
+    () =>
+      sdpa.kvCacheBytes(any({ layers: [{ ...llama.layers[0], numKvHeads: 3n }], absorbed: null }), 1, 'int8'),
+  ],
   ['setNumThreads', 'an object without a prototype', () => sdpa.setNumThreads(any(Object.create(null)))],
   [
     'describeModel',
@@ -206,6 +218,16 @@ const tampering = (k: sdpa.Tensor): object => ({
   },
 });
 
+/** A list of another library whose getter does that. */
+const tamperingList = (k: sdpa.Tensor): object => ({
+  get data() {
+    Object.assign(k, { shape: [1, 2, 3000, 4], offset: 2 ** 40 });
+    return new Int32Array([0]);
+  },
+  dims: [1],
+  type: 'int32',
+});
+
 describe('refused, in the words of the call', () => {
   test.each(refused)('%s: %s', (call, _, use) => {
     let thrown: unknown;
@@ -239,6 +261,29 @@ describe('refused, in the words of the call', () => {
       );
     },
   );
+
+  test.each(['queries', 'heads'])('%s: a list that tampers with a tensor meanwhile', (name) => {
+    for (const call of [sdpa.attentionWeights, sdpa.attentionStats] as ((...args: never[]) => unknown)[]) {
+      const k = x();
+      // The list is read first, so that what k claims is looked at afterwards.
+      expect(() => call(any(x()), any(k), any(x()), any({ [name]: tamperingList(k) }))).toThrow(
+        sdpa.ShapeError,
+      );
+    }
+  });
+
+  test('attentionWeights: options that answer twice, differently', () => {
+    let asked = 0;
+    const options = {
+      get cuSeqlensQ() {
+        return asked++ === 0 ? [0, 3] : null;
+      },
+      cuSeqlensK: [0, 3],
+    };
+    const packed = x().squeeze(0);
+    expect(sdpa.attentionWeights(packed, packed, packed, options).shape).toEqual([1, 2, 3, 3]);
+    expect(asked).toBe(1);
+  });
 
   test('attentionAsync: a signal that cannot signal', async () => {
     const signal = any({ aborted: false, addEventListener: 5 });
