@@ -78,13 +78,16 @@ export function describeCacheAttention(
 
 function assemble(operands: Operands, options: AttentionOptions, causalByDefault: boolean): AttentionProblem {
   const { caller, rank, q, k, v, keys } = operands;
+  // Sizes are those that were checked: a getter below may write others into q, of which a list would be made.
+  const batch = q.shape[0];
+  const numHeads = q.shape[1];
+  const rows = q.shape[2];
   // Each property is read once: a getter must not answer the check and the use differently.
   const { scale, causal, queryOffset, window, kvLengths, mask, bias, alibiSlopes, softcap, sinks } = options;
   const { cuSeqlensQ, cuSeqlensK, precision, returnLse, out, threads, backend } = options;
   const { numKvHeads, headDim, valueDim } = keys;
-  const numHeads = q.shape[1];
   const { sequences, qLen, kvLen, maskKvLen, ragged } = describeSequences(
-    { caller, rank, batch: q.shape[0], qLen: q.shape[2], kvLen: keys.kvLen },
+    { caller, rank, batch, qLen: rows, kvLen: keys.kvLen },
     { queryOffset, kvLengths, cuSeqlensQ, cuSeqlensK },
   );
   const { windowLeft, windowRight, sinkTokens } = readWindow(
@@ -94,8 +97,7 @@ function assemble(operands: Operands, options: AttentionOptions, causalByDefault
   );
   // Written out, here and below: to spread an object, or to slice a frozen list, costs more than all else of a small call.
   const target = { caller, numHeads, sequences, qLen, kvLen, maskKvLen, ragged };
-  const rows = q.shape[2];
-  const lseShape = rank === 3 ? [numHeads, rows] : [q.shape[0], numHeads, rows];
+  const lseShape = rank === 3 ? [numHeads, rows] : [batch, numHeads, rows];
   const scoreMask = causalByDefault ? readCacheMask(target, mask) : readMask(target, mask);
   const problem: AttentionProblem = {
     caller,

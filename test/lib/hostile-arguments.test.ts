@@ -262,6 +262,19 @@ describe('refused, in the words of the call', () => {
     },
   );
 
+  test('attention: a tensor that comes to claim 2^20 batch entries meanwhile, without a list of them', () => {
+    const q = x();
+    const options = {
+      get scale() {
+        Object.assign(q, { shape: [2 ** 20, 2, 3, 4] });
+        return 1;
+      },
+    };
+    const before = process.memoryUsage().heapUsed;
+    expect(() => sdpa.attention(q, x(), x(), options)).toThrow(sdpa.ShapeError);
+    expect(process.memoryUsage().heapUsed - before).toBeLessThan(40 * 2 ** 20);
+  });
+
   test.each(['queries', 'heads'])('%s: a list that tampers with a tensor meanwhile', (name) => {
     for (const call of [sdpa.attentionWeights, sdpa.attentionStats] as ((...args: never[]) => unknown)[]) {
       const k = x();
