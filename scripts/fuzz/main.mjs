@@ -6,6 +6,7 @@
 //   --jobs N       processes at a time (one a core)
 //   --batch N      programs of one process, of about two calls each: few enough that a crash costs little, enough that memory
 //                  which does not come back shows (4000)
+//   --most N       stops after so many different findings, when the processes that run are through (25)
 //   --backend B    native or reference, for calls that name none
 //   --program N    only the program of that seed, printed and run
 import { fork } from 'node:child_process';
@@ -20,6 +21,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     jobs: { type: 'string', default: `${availableParallelism()}` },
     batch: { type: 'string', default: '4000' },
+    most: { type: 'string', default: '25' },
     backend: { type: 'string' },
     program: { type: 'string' },
   },
@@ -29,9 +31,6 @@ const BATCH = Number(values.batch);
 
 /** Without a word for so long, a process hangs. */
 const HANG_MS = 240_000;
-
-/** Different findings that are printed; a broken library has thousands. */
-const MOST_FINDINGS = 25;
 
 /** Bytes by which a process may have grown from its half to its end. */
 const GROWTH = 48 * 2 ** 20;
@@ -44,12 +43,12 @@ let next = 0;
 
 const kindOf = (finding) => finding.split('\n')[0].replace(/\d+/g, '#').slice(0, 80);
 
-function note({ finding, seed, script }) {
+function note({ finding, seed, script, calls = 0 }) {
   const kind = kindOf(finding);
   if (findings.has(kind)) return;
   findings.set(kind, seed);
   process.stdout.write(
-    `\n\nFOUND (program ${seed}): ${finding}\n\n${script ?? `npm run fuzz -- --program ${seed}`}\n\n`,
+    `\n\nFOUND after ${totals.calls + calls} calls (program ${seed}): ${finding}\n\n${script ?? `npm run fuzz -- --program ${seed}`}\n\n`,
   );
 }
 
@@ -124,7 +123,7 @@ async function runOne(seed) {
 }
 
 async function runJob(job) {
-  while (totals.calls < Number(values.calls) && findings.size < MOST_FINDINGS) await runBatch(job);
+  while (totals.calls < Number(values.calls) && findings.size < Number(values.most)) await runBatch(job);
 }
 
 if (values.program !== undefined) {
