@@ -1,12 +1,13 @@
 // Routes for one more token against a cache. See routes.mjs for what a route is.
-import { Tensor } from '../../dist/index.js';
+
 import {
   bufferedAttention,
   cachedAttention,
   groupQueryAttention,
   multiHeadAttention,
   plainGraph,
-} from './graphs.mjs';
+} from '../../dist/cli/onnx/graphs.js';
+import { Tensor } from '../../dist/index.js';
 
 const groupSize = ({ numHeads, numKvHeads }) => numHeads / numKvHeads;
 const readHeads = (out, { shape }) => out.reshape([1, shape.numHeads, 1, shape.headDim]);

@@ -1,5 +1,10 @@
 // Routes for a whole prompt, causal. See routes.mjs for what a route is.
-import { attention, flatAttention, groupQueryAttention, multiHeadAttention } from './graphs.mjs';
+import {
+  attention,
+  flatAttention,
+  groupQueryAttention,
+  multiHeadAttention,
+} from '../../dist/cli/onnx/graphs.js';
 import { splitHeads } from './inputs.mjs';
 
 const causal = { is_causal: 1 };

@@ -1,8 +1,8 @@
 // Whatever is timed: { name, route, spins, copiedCaches, run, rewind, readOut, dispose }. run computes the workload once and may be a promise;
 // rewind undoes it, untimed; readOut gives the result as Tensor [1, numHeads, qLen, headDim].
+import { encodeModel } from '../../dist/cli/onnx/model.js';
 import { checkSamples } from '../../dist/cli/prepare.js';
 import { Tensor } from '../../dist/index.js';
-import { encodeModel } from './onnx-model.mjs';
 
 /** A route of ONNX Runtime. `spins`: whether its idle threads go on spinning, as they do by default. */
 export async function prepareRoute(runtime, route, inputs, workload, spins = true) {

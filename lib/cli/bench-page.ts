@@ -1,4 +1,5 @@
 import type { CacheDType, ModelDescription } from '../modules/describe-model.ts';
+import type { PeerReport } from './onnx/peers.ts';
 import { type KvRow, kvRow } from './plan-run.ts';
 
 /** GFLOP/s of fused multiply-adds and of products of bfloat16 tiles (null: the ISA has none), GB/s of a plain read. */
@@ -14,6 +15,7 @@ export interface BenchPage {
   readonly kv: readonly KvRow[];
   /** null where they were not measured. */
   readonly ceilings: CeilingRates | null;
+  readonly peers: PeerReport;
 }
 
 const DTYPES: readonly CacheDType[] = ['float32', 'float16', 'bfloat16', 'int8'];

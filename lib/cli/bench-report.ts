@@ -1,6 +1,7 @@
 import { styleText } from 'node:util';
 import type { BenchReport } from './bench-run.ts';
 import { median } from './measure.ts';
+import type { PeerReport } from './onnx/peers.ts';
 import { formatNumber, formatShare, formatTable } from './table.ts';
 import { CHUNK, formatHeads, type LayerGroup, type Phase } from './workloads.ts';
 
@@ -32,7 +33,9 @@ export function formatReport(report: BenchReport, isTerminal: boolean): string {
 /** All that was measured. */
 export function figureTables(report: BenchReport): FigureTable[] {
   const tables = [layerTable(report), totalsTable(report)];
-  return report.reference.length > 0 ? [...tables, comparisonTable(report)] : tables;
+  if (report.reference.length > 0) tables.push(comparisonTable(report));
+  const peers = report.page?.peers;
+  return peers === undefined || peers.rows.length === 0 ? tables : [...tables, peerTable(peers)];
 }
 
 function formatHeader({ layers, numLinearLayers, machine, rows, ...report }: BenchReport): string[] {
@@ -134,6 +137,21 @@ function comparisonTable({ reference }: BenchReport): FigureTable {
       formatNumber(row.nativeMilliseconds),
       formatNumber(row.referenceMilliseconds),
       `${formatNumber(row.ratio)}x`,
+    ]),
+    numLabels: 2,
+  };
+}
+
+function peerTable({ engine, rows }: PeerReport): FigureTable {
+  return {
+    title: `Against ${engine} from Node, one layer, in turn on cold data`,
+    head: ['system', 'phase', 'context', 'ms', 'to ours'],
+    rows: rows.map(({ system, phase, context, milliseconds, ratio }) => [
+      system,
+      phase,
+      String(context),
+      formatNumber(milliseconds),
+      `${formatNumber(ratio)}x`,
     ]),
     numLabels: 2,
   };

@@ -10,6 +10,7 @@ import { UsageError } from './command.ts';
 import { type Comparison, compareWithReference } from './compare-backends.ts';
 import { type Budget, measure } from './measure.ts';
 import { scoreOptions } from './model-scores.ts';
+import { measurePeers, type PeerReport } from './onnx/peers.ts';
 import { type PrepareOptions, prepare } from './prepare.ts';
 import type { ProgressBar } from './progress-bar.ts';
 import {
@@ -150,8 +151,38 @@ export async function runBench(request: BenchRequest, progress: ProgressBar): Pr
     totals: sumRows(bench.rows, groups),
     reference,
     notes,
-    page: request.forPage ? { kv: kvCurve(model, contexts), ceilings: bench.bestCeilings() } : null,
+    page: request.forPage
+      ? {
+          kv: kvCurve(model, contexts),
+          ceilings: bench.bestCeilings(),
+          peers: await comparePeers(request, main, machine, reference),
+        }
+      : null,
   };
+}
+
+/** At the contexts at which the reference was timed last, so that all are on one axis. */
+function comparePeers(
+  { model, dtype }: BenchRequest,
+  group: LayerGroup,
+  { backend, threads }: BackendInfo,
+  reference: readonly Comparison[],
+): Promise<PeerReport> {
+  if (backend !== 'native')
+    return Promise.resolve({
+      engine: null,
+      rows: [],
+      note: 'ONNX Runtime was not compared: the addon is not in use.',
+    });
+  const last = (phase: Phase): number => reference.findLast((row) => row.phase === phase)?.context ?? 0;
+  return measurePeers({
+    group,
+    scores: scoreOptions(model, group.shape.numHeads),
+    dtype,
+    causal: model.causal,
+    threads,
+    contexts: { prefill: last('prefill'), decode: last('decode') },
+  });
 }
 
 class Bench {

@@ -43,7 +43,8 @@ a plain read of as many bytes ('of read').
   --threads N      threads that compute; default: all that this process may use
   --json FILE      writes the figures as JSON too; '-': to stdout, in place of the tables
   --html FILE      writes a page with plots too: prefill and decode over the context, the roofline of this machine, the
-                   memory of keys and values, native against others; one file, to be read without network; '-' likewise
+                   memory of keys and values, native against reference and, where it is installed, onnxruntime-node;
+                   one file, to be read without network; '-': to stdout, in place of the tables
 
 models: ${presetNames().join(', ')}
 `,

@@ -105,7 +105,7 @@ function tokensFigure(report: BenchReport, phase: 'prefill' | 'decode'): Figure 
   const numLayers = report.layers.reduce((sum, group) => sum + group.count, 0);
   const series = tokenSeries(report, phase);
   const points = pointsOf(series);
-  const title = `Tokens/s through all ${numLayers} attention layers, ${phase}`;
+  const title = `Tokens/s of all ${numLayers} layers, ${phase}`;
   const text =
     phase === 'decode'
       ? 'Higher is better. Attention alone would let the model write so many tokens a second; projections and MLPs come on top, and they do not depend on the context.'

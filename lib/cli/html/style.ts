@@ -75,14 +75,15 @@ footer{margin-top:3em;padding-top:1em;border-top:1px solid var(--rule);font-size
 @media (min-width:720px){svg{font-size:10.5px}}
 @media (max-width:480px){.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:.5em}.tiles{grid-template-columns:1fr 1fr}}
 @media print{
-body{font-size:11pt}
+body{font-size:10pt}
 main{max-width:none;padding:0}
 figure,.tiles li,tr{break-inside:avoid}
 h2,h3,thead{break-after:avoid}
 .figures{grid-template-columns:1fr 1fr}
 .scroll{overflow:visible}
 table{font-size:.75rem}
-svg{font-size:10.5px}
+svg{font-size:12px}
+figcaption{font-size:.8rem}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 }
 `;

@@ -11,9 +11,15 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { main } from '../../../../lib/cli/main.ts';
 import { writeReport } from '../../../../lib/cli/output-file.ts';
+
+// Where it is installed it would be timed for seconds; test/lib/cli/onnx does that.
+vi.mock('../../../../lib/cli/onnx/runtime.ts', () => ({
+  PACKAGE: 'onnxruntime-node',
+  findRuntime: () => null,
+}));
 
 const root = mkdtempSync(join(tmpdir(), 'node-sdpa-html-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -61,6 +67,7 @@ describe('bench --html', () => {
     const { rows, page: figures } = JSON.parse(readFileSync(json, 'utf8'));
     expect(page).toMatch(/^<!doctype html>\n<html lang="en">[\s\S]*<\/html>\n$/);
     expect(page).toContain(`${rows[0].context}</td>`);
+    expect(page).toContain('npm install onnxruntime-node');
     expect(figures.ceilings.read).toBeGreaterThan(0);
     expect(figures.kv.length).toBeGreaterThan(0);
   });

@@ -40,7 +40,13 @@ const variants: [string, BenchReport][] = [
   ['linear layers among them', makeReport({}, 'qwen3.6-27b')],
   ['sinks', makeReport({}, 'gpt-oss-20b')],
   ['latent attention', makeReport({}, 'deepseek-v3')],
-  ['the reference alone', makeReport({ reference: [], page: { kv: [], ceilings: null } })],
+  [
+    'the reference alone',
+    makeReport({
+      reference: [],
+      page: { kv: [], ceilings: null, peers: { engine: null, rows: [], note: null } },
+    }),
+  ],
   ['an encoder', encoder()],
   ['one context', oneContext()],
 ];
@@ -51,7 +57,13 @@ function encoder(): BenchReport {
   const [rows, totals, reference] = [report.rows, report.totals, report.reference].map((list) =>
     (list as readonly { phase: string }[]).filter(isPrefill),
   ) as unknown as [BenchReport['rows'], BenchReport['totals'], BenchReport['reference']];
-  return { ...report, rows, totals, reference, page: { kv: [], ceilings: null } };
+  return {
+    ...report,
+    rows,
+    totals,
+    reference,
+    page: { kv: [], ceilings: null, peers: { engine: null, rows: [], note: null } },
+  };
 }
 
 function oneContext(): BenchReport {
@@ -132,6 +144,22 @@ describe('the document', () => {
     expect(marks('shares')).toBe(of('prefill') + of('decode'));
     for (const label of ['FMA 320 GFLOP/s', 'tiles 1\u202f800 GFLOP/s', 'read 48.0 GB/s'])
       expect(chart('roofline-chart')).toContain(label);
+  });
+
+  test('names what else was timed, or says why nothing was', () => {
+    expect(html).toContain('GroupQueryAttention and Attention are operators of Example Runtime 1.0');
+    expect(
+      writeDocument(
+        makeReport({ page: { ...report.page!, peers: { engine: null, rows: [], note: 'no <peer> here' } } }),
+      ),
+    ).toContain('no &lt;peer&gt; here');
+    const row = { phase: 'decode', context: 512, milliseconds: 1.25, ratio: 11.9 } as const;
+    const rows = ['node-sdpa', 'Other <engine>'].map((system) => ({ ...row, system }));
+    const peers = { engine: 'Other 1.0', rows, note: null };
+    const page = writeDocument(makeReport({ page: { ...report.page!, peers } }));
+    checkNesting(page);
+    expect(page).toContain('Other &lt;engine&gt;: 1.25 ms (11.9x)');
+    expect(page).toContain('<th scope="row" class="word">Other &lt;engine&gt;</th>');
   });
 
   test('draws nothing outside of its drawings', () => {

@@ -1,6 +1,7 @@
 import { kvCurve } from '../../../../lib/cli/bench-page.ts';
 import type { BenchReport, BenchRow, BenchTotal } from '../../../../lib/cli/bench-run.ts';
 import type { Comparison } from '../../../../lib/cli/compare-backends.ts';
+import type { PeerReport } from '../../../../lib/cli/onnx/peers.ts';
 import {
   cachedBytes,
   groupLayers,
@@ -63,6 +64,16 @@ function comparisonsOf(group: LayerGroup): Comparison[] {
   );
 }
 
+function peersOf(): PeerReport {
+  const rows = (['prefill', 'decode'] as const).flatMap((phase) =>
+    ['node-sdpa', 'GroupQueryAttention', 'Attention'].map((system, i) => {
+      const ratio = [1, 16.4, 2.6][i];
+      return { phase, context: 512, system, milliseconds: 1.52 * ratio, ratio };
+    }),
+  );
+  return { engine: 'Example Runtime 1.0', rows, note: null };
+}
+
 /** What bench could have found on a machine with tiles: the same at every call. */
 export function makeReport(changes: Partial<BenchReport> = {}, preset = 'gemma3-27b'): BenchReport {
   const model = describeModel(presetConfig(preset));
@@ -93,7 +104,7 @@ export function makeReport(changes: Partial<BenchReport> = {}, preset = 'gemma3-
     totals,
     reference: comparisonsOf(groups[groups.length - 1]),
     notes: ['a note of the run'],
-    page: { kv: kvCurve(model, CONTEXTS), ceilings: CEILINGS },
+    page: { kv: kvCurve(model, CONTEXTS), ceilings: CEILINGS, peers: peersOf() },
     ...changes,
   };
 }

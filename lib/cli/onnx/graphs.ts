@@ -1,15 +1,29 @@
 // The graphs that are built for ONNX Runtime: one operator each, or three. All take dims that are free where a length
 // stands, so that nothing is known at build time which a decoder would not know.
-import { MICROSOFT, makeNode } from './onnx-model.mjs';
+import { type Attributes, type Graph, MICROSOFT, makeNode, type ValueType } from './model.ts';
+
+/** The heads of a layer whose values are as wide as its keys. */
+export interface HeadShape {
+  readonly numHeads: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+}
+
+type Dim = number | string;
 
 /**
  * com.microsoft GroupQueryAttention, causal: q [1, L, numHeads · headDim], k and v [1, L, numKvHeads · headDim], the
  * caches [1, numKvHeads, length, headDim]. seqlensK is the number of keys - 1.
  */
-export function groupQueryAttention({ numHeads, numKvHeads, headDim }, dtype, hasPast) {
-  const cache = [dtype, [1, numKvHeads, 'cached', headDim]];
-  const flat = (heads, length) => [dtype, [1, length, heads * headDim]];
-  const past = hasPast ? { pastK: cache, pastV: cache } : {};
+export function groupQueryAttention(
+  { numHeads, numKvHeads, headDim }: HeadShape,
+  dtype: string,
+  hasPast: boolean,
+  attributes: Attributes = {},
+): Graph {
+  const cache: ValueType = [dtype, [1, numKvHeads, 'cached', headDim]];
+  const flat = (heads: number, length: string): ValueType => [dtype, [1, length, heads * headDim]];
+  const past: Graph['inputs'] = hasPast ? { pastK: cache, pastV: cache } : {};
   return {
     opset: 21,
     nodes: [
@@ -17,7 +31,7 @@ export function groupQueryAttention({ numHeads, numKvHeads, headDim }, dtype, ha
         'GroupQueryAttention',
         ['q', 'k', 'v', hasPast ? 'pastK' : '', hasPast ? 'pastV' : '', 'seqlensK', 'totalLength'],
         ['out', 'presentK', 'presentV'],
-        { num_heads: numHeads, kv_num_heads: numKvHeads },
+        { num_heads: numHeads, kv_num_heads: numKvHeads, ...attributes },
         MICROSOFT,
       ),
     ],
@@ -34,8 +48,13 @@ export function groupQueryAttention({ numHeads, numKvHeads, headDim }, dtype, ha
 }
 
 /** ONNX Attention: q [1, queryHeads, L, headDim], k and v [1, numKvHeads, length, headDim], no cache of its own. */
-export function attention({ numKvHeads, headDim }, dtype, queryHeads, attributes = {}) {
-  const heads = (count, length) => [dtype, [1, count, length, headDim]];
+export function attention(
+  { numKvHeads, headDim }: HeadShape,
+  dtype: string,
+  queryHeads: number,
+  attributes: Attributes = {},
+): Graph {
+  const heads = (count: number, length: string): ValueType => [dtype, [1, count, length, headDim]];
   return {
     opset: 24,
     nodes: [makeNode('Attention', ['q', 'k', 'v'], ['out'], attributes)],
@@ -45,8 +64,12 @@ export function attention({ numKvHeads, headDim }, dtype, queryHeads, attributes
 }
 
 /** The same with heads side by side, [1, L, heads · headDim], as projections leave them. */
-export function flatAttention({ numHeads, numKvHeads, headDim }, dtype, attributes) {
-  const flat = (heads) => [dtype, [1, 'length', heads * headDim]];
+export function flatAttention(
+  { numHeads, numKvHeads, headDim }: HeadShape,
+  dtype: string,
+  attributes: Attributes,
+): Graph {
+  const flat = (heads: number): ValueType => [dtype, [1, 'length', heads * headDim]];
   return {
     opset: 24,
     nodes: [
@@ -62,12 +85,23 @@ export function flatAttention({ numHeads, numKvHeads, headDim }, dtype, attribut
 }
 
 /** The same with a cache that comes in as past and goes out as present, longer by what is new. */
-export function cachedAttention({ numHeads, numKvHeads, headDim }, dtype) {
-  const heads = (count, length) => [dtype, [1, count, length, headDim]];
+export function cachedAttention(
+  { numHeads, numKvHeads, headDim }: HeadShape,
+  dtype: string,
+  attributes: Attributes = {},
+): Graph {
+  const heads = (count: number, length: string): ValueType => [dtype, [1, count, length, headDim]];
   const [past, present] = [heads(numKvHeads, 'past'), heads(numKvHeads, 'present')];
   return {
     opset: 23,
-    nodes: [makeNode('Attention', ['q', 'k', 'v', '', 'pastK', 'pastV'], ['out', 'presentK', 'presentV'])],
+    nodes: [
+      makeNode(
+        'Attention',
+        ['q', 'k', 'v', '', 'pastK', 'pastV'],
+        ['out', 'presentK', 'presentV'],
+        attributes,
+      ),
+    ],
     inputs: {
       q: heads(numHeads, 'length'),
       k: heads(numKvHeads, 'length'),
@@ -80,7 +114,7 @@ export function cachedAttention({ numHeads, numKvHeads, headDim }, dtype) {
 }
 
 /** The same over a buffer of which the first numKeys rows count (opset 24's cache outside of the graph). */
-export function bufferedAttention(shape, dtype, queryHeads) {
+export function bufferedAttention(shape: HeadShape, dtype: string, queryHeads: number): Graph {
   const graph = attention(shape, dtype, queryHeads);
   return {
     ...graph,
@@ -90,7 +124,12 @@ export function bufferedAttention(shape, dtype, queryHeads) {
 }
 
 /** com.microsoft MultiHeadAttention: q [1, L, heads · headDim], k and v [1, heads, keys, headDim]. */
-export function multiHeadAttention({ headDim }, dtype, heads, attributes = {}) {
+export function multiHeadAttention(
+  { headDim }: Pick<HeadShape, 'headDim'>,
+  dtype: string,
+  heads: number,
+  attributes: Attributes = {},
+): Graph {
   return {
     opset: 21,
     nodes: [
@@ -115,7 +154,13 @@ export function multiHeadAttention({ headDim }, dtype, heads, attributes = {}) {
  * MatMul-Softmax-MatMul. q is scaled first: a MatMul with a factor of its own leaves the path that is fastest for few
  * rows. `qDims` is [numKvHeads, groupSize, headDim] or [numKvHeads, groupSize, 1, headDim].
  */
-export function plainGraph(dtype, qDims, kDims, vDims, keysAreTransposed) {
+export function plainGraph(
+  dtype: string,
+  qDims: readonly Dim[],
+  kDims: readonly Dim[],
+  vDims: readonly Dim[],
+  keysAreTransposed: boolean,
+): Graph {
   const scores = keysAreTransposed
     ? makeNode('MatMul', ['scaledQ', 'k'], ['scores'])
     : makeNode('FusedMatMul', ['scaledQ', 'k'], ['scores'], { transB: 1 }, MICROSOFT);

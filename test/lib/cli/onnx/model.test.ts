@@ -1,17 +1,12 @@
-import { resolve } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { describe, expect, test } from 'vitest';
-
-const load = (name: string) =>
-  import(pathToFileURL(resolve(import.meta.dirname, '../../../bench/peers', name)).href);
-const { encodeMessage, Float } = await load('protobuf.mjs');
-const { encodeModel, makeNode, MICROSOFT } = await load('onnx-model.mjs');
+import { encodeModel, MICROSOFT, makeNode } from '../../../../lib/cli/onnx/model.ts';
+import { encodeMessage, type Message as Fields, Float } from '../../../../lib/cli/onnx/protobuf.ts';
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 
 // The examples of https://protobuf.dev/programming-guides/encoding.
 describe('encodeMessage', () => {
-  test.each([
+  test.each<[string, Fields, string]>([
     ['a varint', [[1, 150]], '089601'],
     ['a string', [[2, 'testing']], '120774657374696e67'],
     ['a message in a message', [[3, [[1, 150]]]], '1a03089601'],
