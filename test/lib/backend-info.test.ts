@@ -2,6 +2,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { backendInfo, getNumThreads, setNumThreads } from '../../lib/backend-info.ts';
 import { OptionError } from '../../lib/errors.ts';
 import { loadAddon } from '../../lib/native/loader.ts';
+import { formatValue } from '../../lib/tensor-layout.ts';
 import { VERSION } from '../../lib/version.ts';
 import { runChild, runChildOk } from '../child.ts';
 
@@ -30,7 +31,7 @@ describe.runIf(hasAddon)('setNumThreads', () => {
 
   test.each([0, -1, 1.5, NaN, Infinity, 1025, '2', null, undefined])('refuses %s', (n) => {
     expect(() => setNumThreads(n as number)).toThrow(OptionError);
-    expect(() => setNumThreads(n as number)).toThrow(`from 1 to 1024; got ${n}`);
+    expect(() => setNumThreads(n as number)).toThrow(`from 1 to 1024; got ${formatValue(n)}`);
     expect(getNumThreads()).toBe(before);
   });
 });

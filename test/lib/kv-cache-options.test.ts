@@ -57,13 +57,17 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     expect([cache.length, cache.dtype]).toEqual([3, 'float32']);
   });
 
+  test('of more heads than there may be', () => {
+    refused({ numKvHeads: 2 ** 40, headDim: 1 }, OptionError, 'batch × numKvHeads at most 16777216');
+    refused({ batch: 2 ** 53 - 1, numKvHeads: 2 ** 53 - 1, headDim: 1 }, OptionError, 'batch may be at most');
+  });
+
   // The reference takes memory when tokens come, and says so then.
   test.runIf(backend === 'native')('of sizes beyond all address space', () => {
-    const huge = { numKvHeads: 2 ** 40, headDim: 2 ** 12 };
-    refused(huge, CapacityError, '[1, 1099511627776, a few tokens, 4096]', 'lower the sizes');
+    const huge = { numKvHeads: 2 ** 20, headDim: 2 ** 32 };
+    refused(huge, CapacityError, '[1, 1048576, a few tokens, 4294967296]', 'lower the sizes');
     refused({ ...huge, maxLength: 9 }, CapacityError, 'lower maxLength');
     refused({ numKvHeads: 8, headDim: 2 ** 53 - 1, valueDim: 1 }, CapacityError);
-    refused({ batch: 2 ** 53 - 1, numKvHeads: 2 ** 53 - 1, headDim: 1 }, CapacityError);
     refused({ ...LAYOUT, maxLength: 2 ** 52 }, CapacityError, '[2, 2, 4503599627370496 tokens, 24]');
   });
 });
