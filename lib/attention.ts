@@ -174,7 +174,7 @@ export function makeResults(problem: AttentionProblem): Results {
 /** A result of that shape. @throws ShapeError where it has more elements than can be counted; CapacityError */
 export function fresh(caller: string, shape: readonly number[], dtype: DType): Tensor {
   const size = sizeOfShape(`${caller}: the result`, shape);
-  return Tensor.wrap(allocate(caller, dtype, size), shape, dtype);
+  return Tensor.wrap(allocate(caller, dtype, size, shape), shape, dtype);
 }
 
 /** `signal` as an AbortSignal, which may be of another realm or a polyfill. */

@@ -322,13 +322,18 @@ export function describeLayout(
   return layout;
 }
 
-/** Zeroed storage for `size` elements; a CapacityError where the memory cannot be had. */
-export function allocate(where: string, dtype: DType, size: number): TensorData {
+/** Zeroed storage for `size` elements, of the shape if one is given; a CapacityError where the memory cannot be had. */
+export function allocate(
+  where: string,
+  dtype: DType,
+  size: number,
+  shape: readonly number[] = [size],
+): TensorData {
   try {
     return new DTYPES[dtype].arrayType(size);
   } catch (cause) {
     const bytes = size * bytesPerElement(dtype);
-    throw new CapacityError(`${where}: cannot allocate ${bytes} bytes for ${size} ${dtype} elements`, {
+    throw new CapacityError(`${where}: cannot allocate ${bytes} bytes for [${shape.join(', ')}] ${dtype}`, {
       cause,
     });
   }

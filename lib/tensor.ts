@@ -61,7 +61,8 @@ function freshLayout(where: string, given: unknown, dtype: unknown): TensorLayou
   const shape = toIntegers(`${where}: shape`, given, 0);
   const size = sizeOfShape(`${where}: shape`, shape);
   const checked = checkDType(where, dtype ?? 'float32');
-  return new TensorLayout(allocate(where, checked, size), shape, contiguousStrides(shape), 0, checked, size);
+  const data = allocate(where, checked, size, shape);
+  return new TensorLayout(data, shape, contiguousStrides(shape), 0, checked, size);
 }
 
 /**

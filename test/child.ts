@@ -23,6 +23,8 @@ export interface ChildOptions {
   readonly folder?: string;
   /** What the process may take, as the shell's ulimit puts it, in KiB: `-v 4000000`. */
   readonly ulimit?: string;
+  /** Milliseconds until it is ended; more under a sanitizer. */
+  readonly timeout?: number;
 }
 
 /**
@@ -31,7 +33,7 @@ export interface ChildOptions {
  */
 export function runChild(
   script: string,
-  { env = {}, flags = [], folder = dist, ulimit }: ChildOptions = {},
+  { env = {}, flags = [], folder = dist, ulimit, timeout = 50_000 }: ChildOptions = {},
 ): ChildResult {
   if (!existsSync(resolve(folder, 'index.js'))) throw new Error('dist/ is missing; run npm run build');
   const url = JSON.stringify(pathToFileURL(resolve(folder, 'index.js')).href);
@@ -49,7 +51,7 @@ export function runChild(
     {
       encoding: 'utf8',
       env: { ...Object.fromEntries(inherited), ...env },
-      timeout: process.env.SDPA_SANITIZED ? 500_000 : 50_000,
+      timeout: process.env.SDPA_SANITIZED ? 10 * timeout : timeout,
     },
   );
   if (error) throw error;

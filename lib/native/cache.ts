@@ -3,6 +3,7 @@ import { CapacityError } from '../errors.ts';
 import type { AttentionProblem } from '../problem.ts';
 import { Tensor } from '../tensor.ts';
 import { notFinite, sourceDType } from '../tensor-int8.ts';
+import { allocate, sizeOfShape } from '../tensor-layout.ts';
 import type { Addon, NativeCache, RepeatStep } from './addon.ts';
 import { checkStatus, guard, operandsOf, settle } from './call.ts';
 import { type Call, dtypeCode, encodeProblem } from './encode.ts';
@@ -175,9 +176,10 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
 
   #copy(which: 0 | 1, dim: number, sinkEnd: number, begin: number): Tensor {
     const { batch, numKvHeads, dtype } = this.#layout;
-    const copy = Tensor.empty([batch, numKvHeads, sinkEnd + this.length - begin, dim], {
-      dtype: sourceDType(dtype),
-    });
+    const shape = [batch, numKvHeads, sinkEnd + this.length - begin, dim];
+    const size = sizeOfShape('KVCache: the keys, or values,', shape);
+    const type = sourceDType(dtype);
+    const copy = Tensor.wrap(allocate('KVCache', type, size, shape), shape, type);
     guard('KVCache', () => this.#cache.copyRows(which, copy.data, sinkEnd, begin));
     return copy;
   }

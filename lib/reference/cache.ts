@@ -98,7 +98,7 @@ class ReferenceCache implements CacheStorage, RowStorage {
     const gather = (parts: Parts): Parts =>
       parts.map((x) => {
         const [batch, heads, , dim] = x.shape;
-        const rows = Tensor.empty([batch, heads, indices.length, dim], { dtype: x.dtype });
+        const rows = fresh([batch, heads, indices.length, dim], x.dtype);
         indices.forEach((index, i) => {
           copyRows(rows, i, x.slice(2, begin + index, begin + index + 1));
         });
@@ -225,7 +225,7 @@ class ReferenceCache implements CacheStorage, RowStorage {
   #copy(parts: Parts, sinkEnd: number, begin: number): Tensor {
     const x = this.#restored(parts);
     const [batch, heads, , dim] = x.shape;
-    const copy = Tensor.empty([batch, heads, sinkEnd + this.#length - begin, dim], { dtype: x.dtype });
+    const copy = fresh([batch, heads, sinkEnd + this.#length - begin, dim], x.dtype);
     copyRows(copy, 0, x.slice(2, 0, sinkEnd));
     copyRows(copy, sinkEnd, x.slice(2, begin, this.#length));
     return copy;
@@ -263,7 +263,7 @@ class ReferenceCache implements CacheStorage, RowStorage {
 
 function fresh(shape: readonly number[], dtype: DType): Tensor {
   const size = sizeOfShape('KVCache: the keys, or values,', shape);
-  return Tensor.wrap(allocate('KVCache', dtype, size), shape, dtype);
+  return Tensor.wrap(allocate('KVCache', dtype, size, shape), shape, dtype);
 }
 
 function copyParts(cache: Parts, begin: number, parts: Parts): void {

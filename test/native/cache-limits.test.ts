@@ -1,28 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { loadAddon } from '../../lib/native/loader.ts';
-import { runChild, runChildOk } from '../child.ts';
-
-/** KiB beside those that Node has taken by itself. */
-const SPARE = 2 ** 19;
-/** A line of /proc/self/status by the limit that it counts against. */
-const COUNTED = { '-v': 'VmPeak', '-d': 'VmData' };
-
-type Limit = keyof typeof COUNTED;
-
-/** The ulimit with which a process has SPARE; undefined where such a process does not start, or the limit is not kept. */
-function limitTo(limit: Limit): string | undefined {
-  if (process.platform !== 'linux' || loadAddon() instanceof Error) return undefined;
-  const taken = runChildOk<number>(`
-    const { readFileSync } = await import('node:fs');
-    const [, kib] = /${COUNTED[limit]}:\\s+(\\d+) kB/.exec(readFileSync('/proc/self/status', 'utf8'));
-    console.log(kib);`);
-  const ulimit = `${limit} ${taken + SPARE}`;
-  const tooMuch = `try { Buffer.alloc(${2 * SPARE} * 1024); } catch { process.exit(3); }`;
-  const { status, stderr } = runChild(tooMuch, { ulimit });
-  if (status === 3) return ulimit;
-  console.warn(`ulimit ${ulimit}: the process ended with ${status}, not 3; skipped. ${stderr.slice(0, 200)}`);
-  return undefined;
-}
+import { runChildOk } from '../child.ts';
+import { type Limit, limitTo } from '../limits.ts';
 
 /**
  * Fills a cache by 32 MiB until it is refused, gives 16 MiB back that V8 may have, asks for 64 MiB many times, and then goes
