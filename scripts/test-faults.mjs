@@ -11,7 +11,7 @@ const root = resolve(import.meta.dirname, '..');
 const shim = resolve(root, '.cache/allocations.so');
 const library = pathToFileURL(resolve(root, 'dist/index.js')).href;
 // Of a process of its own (cold), and of rounds in one process (warm), every so many requests.
-const every = process.argv.includes('--short') ? { cold: 31, warm: 13 } : { cold: 1, warm: 1 };
+const every = process.argv.includes('--short') ? { cold: 61, warm: 23 } : { cold: 1, warm: 1 };
 const AT_ONCE = 2;
 const LIMIT = 10_000; // requests; a round has a few hundred
 

@@ -9,5 +9,5 @@ test('no refused request for memory, address space or a thread breaks anything',
   expect(status, stdout + stderr).toBe(0);
   const rounds = /ok, (\d+) rounds/.exec(stdout)?.[1];
   if (rounds === undefined) console.warn(stdout.trim());
-  else expect(Number(rounds)).toBeGreaterThan(50);
-}, 120_000);
+  else expect(Number(rounds)).toBeGreaterThan(40);
+}, 900_000);
