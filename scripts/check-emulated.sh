@@ -39,9 +39,9 @@ fi
 if [ "$(uname -m)" != x86_64 ] || ! has qemu-x86_64; then
   skip 'the x86-64 ladder' 'an x86-64 machine or qemu-x86_64' qemu-user
 else
-  build build-cmake-static
-  run 'x86-64, SSE only (Nehalem)' qemu-x86_64 -cpu Nehalem build-cmake-static/sdpa_tests
-  run 'x86-64, AVX2 (max)' qemu-x86_64 -cpu max build-cmake-static/sdpa_tests
+  build build-cmake # that of scripts/test-native.mjs, linked otherwise
+  run 'x86-64, SSE only (Nehalem)' qemu-x86_64 -cpu Nehalem build-cmake/sdpa_tests
+  run 'x86-64, AVX2 (max)' qemu-x86_64 -cpu max build-cmake/sdpa_tests
 fi
 
 if ! has aarch64-linux-gnu-g++ || ! has qemu-aarch64; then

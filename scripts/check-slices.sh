@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests of attention and of the cache on the code that AMX runs, on a machine without AMX: a build in which
-# AVX-512 BF16 computes float32 and float16 by slices too, which there is slower and not done otherwise. Works on a copy
-# of the checkout, whose own build stays as it is.
+# AVX-512 BF16 computes float32 and float16 by slices too, which there is slower and not done otherwise: that of the C++
+# tests (scripts/test-native.mjs). Works on a copy of the checkout, whose own build stays as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,13 +10,25 @@ if ! grep -qw avx512_bf16 /proc/cpuinfo 2> /dev/null; then
   exit 0
 fi
 
+for tool in cmake make g++; do
+  if ! command -v "$tool" > /dev/null 2>&1; then
+    echo "check-slices: skipped, $tool not found (Debian: apt-get install cmake make g++)"
+    exit 0
+  fi
+done
+
+build=build-cmake
+headers="$PWD/node_modules/node-addon-api;$PWD/node_modules/node-api-headers/include"
+cmake -S native -B "$build" -DSDPA_TESTS_ONLY=ON -DSDPA_STATIC=OFF -DSDPA_SANITIZE= -DSDPA_NODE_HEADERS="$headers" > "$build.log" 2>&1 &&
+  cmake --build "$build" --parallel "$(nproc)" --target node_sdpa >> "$build.log" 2>&1 || {
+  cat "$build.log"
+  exit 1
+}
+
 copy=.cache/slices
-mkdir -p "$copy"
+mkdir -p "$copy/build/Release"
+cp "$build/node_sdpa.node" "$copy/build/Release/"
 git ls-files -z --cached --others --exclude-standard | xargs -0 tar -cf - 2> /dev/null | tar -xf - -C "$copy"
 ln -sfn ../../node_modules "$copy/node_modules"
 cd "$copy"
-CXXFLAGS=-DSDPA_PROFITABLE_PRODUCTS=6 npx node-gyp rebuild -j max > build.log 2>&1 || {
-  cat build.log
-  exit 1
-}
 NODE_SDPA_ISA=avx512bf16 npx vitest run test/attention.test.ts test/properties.test.ts test/lib/kv-cache

@@ -29,7 +29,9 @@ function run(command, ...args) {
   process.exit(1);
 }
 
-run('cmake', '-S', 'native', '-B', folder, '-DSDPA_TESTS_ONLY=ON', `-DSDPA_SANITIZE=${sanitizers}`);
+// SDPA_STATIC: scripts/check-emulated.sh links the same tree otherwise.
+const options = ['-DSDPA_TESTS_ONLY=ON', '-DSDPA_STATIC=OFF', `-DSDPA_SANITIZE=${sanitizers}`];
+run('cmake', '-S', 'native', '-B', folder, ...options);
 run('cmake', '--build', folder, '--parallel', String(availableParallelism()), '--target', 'sdpa_tests');
 run(join(folder, 'sdpa_tests'));
 console.log(`test-native: ok${sanitizers ? ` under ${sanitizers}` : ''}`);

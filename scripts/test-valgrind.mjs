@@ -35,7 +35,7 @@ function run(command, args) {
   process.exit(1);
 }
 
-run('cmake', ['-S', 'native', '-B', folder, '-DSDPA_TESTS_ONLY=ON', '-DSDPA_SANITIZE=']);
+run('cmake', ['-S', 'native', '-B', folder, '-DSDPA_TESTS_ONLY=ON', '-DSDPA_STATIC=OFF', '-DSDPA_SANITIZE=']);
 run('cmake', ['--build', folder, '--parallel', String(availableParallelism()), '--target', 'sdpa_tests']);
 const wanted = process.argv.slice(2);
 const names = spawnSync(tests, ['--list'], { encoding: 'utf8' })
