@@ -91,7 +91,9 @@ export interface BenchReport {
 }
 
 const BUDGET: Budget = { seconds: 1, minSamples: 3 };
-const PROBE_SECONDS = 0.05;
+/** The best of so many is what the machine can do, whoever else works on it. */
+const NUM_PROBES = 10;
+const PROBE_SECONDS = 0.02;
 /** Prefill of one layer of each kind that takes longer is left out of a run that did not ask for the context. */
 const MAX_PREFILL_SECONDS = 5;
 
@@ -223,10 +225,23 @@ class Bench {
     if (ceilings === null) return null;
     const seen = (name: 'fmaCeiling' | 'tileCeiling' | 'readCeiling'): number =>
       Math.max(...this.rows.map((row) => row[name] ?? 0));
+    const probe = (measureOnce: () => number): number =>
+      Math.max(...Array.from({ length: NUM_PROBES }, measureOnce)) / 1e9;
     return {
-      fma: Math.max(seen('fmaCeiling'), ceilings.fma(PROBE_SECONDS) / 1e9),
-      tile: ceilings.hasTiles ? Math.max(seen('tileCeiling'), ceilings.tile(PROBE_SECONDS) / 1e9) : null,
-      read: Math.max(seen('readCeiling'), ceilings.read(coldBytes()) / 1e9),
+      fma: Math.max(
+        seen('fmaCeiling'),
+        probe(() => ceilings.fma(PROBE_SECONDS)),
+      ),
+      tile: ceilings.hasTiles
+        ? Math.max(
+            seen('tileCeiling'),
+            probe(() => ceilings.tile(PROBE_SECONDS)),
+          )
+        : null,
+      read: Math.max(
+        seen('readCeiling'),
+        probe(() => ceilings.read(coldBytes())),
+      ),
     };
   }
 

@@ -1,4 +1,4 @@
-import { type PlacedLabel, placeLabels } from './labels.ts';
+import { liesOnAny, type PlacedLabel, placeLabels } from './labels.ts';
 import { type Markup, markup } from './markup.ts';
 import type { Scale } from './scale.ts';
 
@@ -171,16 +171,26 @@ function drawRoofLabel({ x, y }: Frame, { label, path, labelAt }: Roof): Markup 
 `;
 }
 
-/** Names beside the last points, moved apart where they would overlap. */
+/** Names beside the last points, moved where they would cover each other or lie on the line of another series. */
 function drawLabels({ chart, x, y, bottom }: Frame): Markup[] {
+  const lines = chart.series.map(({ points }) =>
+    [...points].sort((a, b) => a.x - b.x).map((point) => ({ x: x(point.x), y: y(point.y) })),
+  );
   const wanted = chart.series
-    .filter(({ label, points }) => label !== '' && points.length > 0)
-    .map(({ label, points, tone }) => {
-      const last = points.reduce((rightmost, point) => (point.x > rightmost.x ? point : rightmost));
-      return { label, tone, x: x(last.x) + 8, y: y(last.y), width: LETTER * label.length };
+    .map(({ label, tone }, i) => ({ label, tone, width: LETTER * label.length, line: lines[i] }))
+    .filter(({ label, line }) => label !== '' && line.length > 0)
+    .map(({ line, ...label }) => {
+      const last = line[line.length - 1];
+      const others = lines.filter((other) => other !== line);
+      const place = { ...label, x: last.x + 8, y: last.y };
+      const shift = SHIFTS.find((dy) => !liesOnAny({ ...place, y: place.y + dy }, others)) ?? 0;
+      return { ...place, y: place.y + shift };
     });
   return placeLabels(wanted, TOP, bottom).map(drawLabel);
 }
+
+/** How far a name may move from its point to be off other lines; the nearest first. */
+const SHIFTS = [0, -6, 6, -12, 12, -18, 18];
 
 function drawLabel({ label, tone, x, y }: PlacedLabel & { readonly tone: number }): Markup {
   return markup`<text class="label tone${tone}" x="${round(x)}" y="${round(y + 4)}">${label}</text>

@@ -57,3 +57,19 @@ function spread<T extends PlacedLabel>(labels: readonly T[], top: number, bottom
   const underBottom = Math.max(0, placed[placed.length - 1] + overTop - bottom);
   return labels.map((label, i) => ({ ...label, y: placed[i] + overTop - underBottom }));
 }
+
+type Place = { readonly x: number; readonly y: number };
+
+/** Whether a label covers a part of one of the lines, each given by its corners from left to right. */
+export function liesOnAny({ x, y, width }: PlacedLabel, lines: readonly (readonly Place[])[]): boolean {
+  const [above, below] = [y - LINE_HEIGHT / 2, y + LINE_HEIGHT / 2];
+  return lines.some((line) =>
+    line.slice(1).some((to, i) => {
+      const from = line[i];
+      const [left, right] = [Math.max(x, from.x), Math.min(x + width, to.x)];
+      if (left >= right) return false;
+      const at = (column: number): number => from.y + ((to.y - from.y) * (column - from.x)) / (to.x - from.x);
+      return Math.min(at(left), at(right)) < below && Math.max(at(left), at(right)) > above;
+    }),
+  );
+}

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { formatByteTick, formatGrouped, formatTick, formatTokens } from '../../../../lib/cli/html/format.ts';
-import { placeLabels } from '../../../../lib/cli/html/labels.ts';
+import { liesOnAny, placeLabels } from '../../../../lib/cli/html/labels.ts';
 import { escapeText, markup } from '../../../../lib/cli/html/markup.ts';
 import { linearScale, logScale } from '../../../../lib/cli/html/scale.ts';
 
@@ -104,6 +104,23 @@ describe('placeLabels', () => {
       expect(placed[placed.length - 1].y).toBeLessThanOrEqual(196);
     }
   });
+});
+
+test('liesOnAny: a label that a line crosses, and one above it', () => {
+  const line = [
+    { x: 0, y: 100 },
+    { x: 100, y: 0 },
+  ];
+  const label = (y: number) => ({ label: '', x: 40, y, width: 20 });
+  expect([20, 42, 50, 58, 80].map((y) => liesOnAny(label(y), [line]))).toEqual([
+    false,
+    true,
+    true,
+    true,
+    false,
+  ]);
+  expect(liesOnAny({ ...label(50), x: 101 }, [line])).toBe(false);
+  expect(liesOnAny(label(50), [])).toBe(false);
 });
 
 describe('markup', () => {
