@@ -158,13 +158,15 @@ function drawRoof({ x, y }: Frame, { path }: Roof): Markup {
 `;
 }
 
-/** Along a slope from its middle; above a flat roof where it begins, as far from the slope as letters are high. */
+/** Along a slope from its middle; above a flat roof where a slope that goes on from its beginning has risen above letters. */
 function drawRoofLabel({ x, y }: Frame, { label, path, labelAt }: Roof): Markup {
   const [from, to] = path.slice(labelAt, labelAt + 2).map((place) => ({ x: x(place.x), y: y(place.y) }));
+  const { x: begin, y: height } = path[labelAt];
+  const clear = (18 * (x(2 * begin) - x(begin))) / (y(height) - y(2 * height));
   const angle = round((Math.atan2(to.y - from.y, to.x - from.x) * 180) / Math.PI);
   const [left, bottom, anchor] =
     angle === 0
-      ? [from.x + 18, from.y - 5, 'start']
+      ? [from.x + clear, from.y - 5, 'start']
       : [(from.x + to.x) / 2 - 4, (from.y + to.y) / 2 - 5, 'middle'];
   const turned = `rotate(${angle} ${round(left)} ${round(bottom)})`;
   return markup`<text class="label quiet" x="${round(left)}" y="${round(bottom)}" text-anchor="${anchor}" transform="${turned}">${label}</text>
