@@ -18,6 +18,7 @@ const LEFT_OUT = /^(\.git|\.cache|node_modules|build.*|prebuilds|coverage)$/;
 // What cannot be under a sanitizer.
 const EXCLUDED = [
   'test/native/cache-limits.test.ts', // limits address space, of which AddressSanitizer reserves 16 TiB
+  'test/native/memory-limits.test.ts', // the same
   'test/native/faults.test.ts', // has an allocator of its own
   'test/native/cache-memory.test.ts', // the size of the process, to which a sanitizer adds what was freed
   'test/native/leaks.test.ts', // the same
