@@ -20,7 +20,11 @@
 #endif
 #else
 #define SDPA_ALWAYS_INLINE inline __attribute__((always_inline))
+#if defined(_WIN32)  // where nothing is exported that does not ask for it
+#define SDPA_HIDDEN
+#else
 #define SDPA_HIDDEN __attribute__((visibility("hidden")))
+#endif
 #define SDPA_READ_FLAG(p) __atomic_load_n((p), __ATOMIC_RELAXED)
 #define SDPA_WRITE_FLAG(p, value) __atomic_store_n((p), (value), __ATOMIC_RELAXED)
 #define SDPA_PREFETCH_READ(p) __builtin_prefetch((p), 0, 2)   // into L2

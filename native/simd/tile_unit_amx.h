@@ -6,6 +6,18 @@
 #include "../compiler.h"
 #include "tile_unit.h"
 
+#if defined(__MINGW64__) && !defined(__clang__)
+// GCC's macros pass the stride as a long, which has 32 bits on Windows and then indexes nothing.
+#undef _tile_loadd
+#undef _tile_stored
+#define _tile_loadd(tile, base, stride)                               \
+  __asm__ volatile("tileloadd\t(%0,%1,1), %%tmm" #tile ::"r"(base), \
+                   "r"(static_cast<long long>(stride)))
+#define _tile_stored(tile, base, stride)                               \
+  __asm__ volatile("tilestored\t%%tmm" #tile ", (%0,%1,1)" ::"r"(base), \
+                   "r"(static_cast<long long>(stride)) : "memory")
+#endif
+
 namespace sdpa {
 namespace {
 
