@@ -3,7 +3,7 @@
 {
   'variables': { 'tree': 'node scripts/native-tree.mjs' },
   'target_defaults': {
-    'include_dirs': ['native', '<!(node -p "require(\'node-api-headers\').include_dir")'],
+    'include_dirs': ['native', '<!@(<(tree) headers node-api-headers)'],
     'cflags_cc': ['<!@(<(tree) flags common gcc)'],
     'xcode_settings': {
       'OTHER_CPLUSPLUSFLAGS': ['<!@(<(tree) flags common gcc)'],
@@ -18,7 +18,7 @@
     {
       'target_name': 'node_sdpa',
       'sources': ['<!@(<(tree) sources binding)', '<!@(<(tree) sources runtime)'],
-      'include_dirs': ['<!(node -p "require(\'node-addon-api\').include_dir")'],
+      'include_dirs': ['<!@(<(tree) headers node-addon-api)'],
       'defines': [
         'NAPI_VERSION=9',
         'NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS',

@@ -2,8 +2,19 @@
 // that `npm test` and `npm run bench` can call this first on a fresh clone as well as on a warm tree.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { join, resolve } from 'node:path';
+import { headerOptions } from './node-headers.mjs';
+import { writeSourceTree } from './source-tree.mjs';
 
 const root = resolve(import.meta.dirname, '..');
 process.chdir(root);
@@ -74,18 +85,6 @@ function missingTools() {
   return tools.filter((tool) => spawnSync(tool.split(' ')[0], ['--version'], { stdio: 'ignore' }).error);
 }
 
-/**
- * Options that give node-gyp headers without a download: those that came with Node, else native/headers. Elsewhere
- * (Windows needs node.lib too) node-gyp fetches them.
- */
-function headerOptions() {
-  const prefix = dirname(dirname(process.execPath));
-  if (existsSync(join(prefix, 'include/node/common.gypi'))) return [`--nodedir=${prefix}`];
-  return process.platform === 'win32'
-    ? []
-    : [`--nodedir=${resolve('native/headers')}`, '--force-process-config'];
-}
-
 function buildAddon() {
   const missing = missingTools();
   if (missing.length > 0) {
@@ -116,22 +115,24 @@ function compileLibrary() {
   rmSync('dist', { recursive: true, force: true });
   if (!node('node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'))
     fail('lib/ does not compile; see above');
+  copyFileSync('lib/native/prebuilds.cjs', 'dist/native/prebuilds.cjs');
   if (existsSync('dist/cli.js')) chmodSync('dist/cli.js', 0o755);
   return true;
 }
 
 installPackages();
-buildWhenStale(
-  'build/Release/node_sdpa.node',
-  [
-    'binding.gyp',
-    'scripts/native-tree.mjs',
-    ...filesUnder('native').filter((f) => /\.(cc|h|json|gypi)$/.test(f) && !/native.test/.test(f)),
-  ],
-  buildAddon,
-);
+const nativeSources = [
+  'binding.gyp',
+  'scripts/native-tree.mjs',
+  ...filesUnder('native').filter((f) => /\.(cc|h|json|gypi)$/.test(f) && !/native.test/.test(f)),
+];
+buildWhenStale('build/Release/node_sdpa.node', nativeSources, buildAddon);
 buildWhenStale(
   'dist/index.js',
   ['tsconfig.json', 'tsconfig.build.json', ...filesUnder('lib')],
   compileLibrary,
 );
+buildWhenStale('dist/source/binding.gyp', ['scripts/source-tree.mjs', ...nativeSources], () => {
+  writeSourceTree('dist/source');
+  return true;
+});

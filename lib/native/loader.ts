@@ -4,9 +4,11 @@ import { fileURLToPath } from 'node:url';
 import { NativeLoadError, OptionError } from '../errors.ts';
 import type { Addon } from './addon.ts';
 import { PROBLEM_FIELDS, SEQUENCE_FIELDS } from './encode.ts';
+import { type Attempt, loadPrebuild } from './prebuilds.cjs';
 
-const require = createRequire(import.meta.url);
-const root = new URL('../../', import.meta.url);
+// Undefined where a bundler made CommonJS of this file; then nothing lies where it does here.
+const here: string | undefined = import.meta.url;
+const root = here === undefined ? '' : fileURLToPath(new URL('../../', here));
 
 /** Threads that a call may use at most: kMaxThreads of native/runtime/thread_pool.h. */
 export const MAX_THREADS = 1024;
@@ -28,28 +30,53 @@ export function loadAddon(): Addon | NativeLoadError {
   return loaded;
 }
 
-/** Where an addon may lie, in the order tried: shipped with the package, then built from source. */
-function candidates(): string[] {
-  const target = `${process.platform}-${process.arch}`;
-  return [
-    `prebuilds/${target}/node-sdpa.glibc.node`,
-    `prebuilds/${target}/node-sdpa.node`,
-    'build/Release/node_sdpa.node',
-  ].map((path) => fileURLToPath(new URL(path, root)));
+/** What was compiled from source on purpose: `node-sdpa build`, `npm run build`. */
+function loadBuilt(): Attempt {
+  const path = `${root}build/Release/node_sdpa.node`;
+  if (here === undefined || !existsSync(path)) return {};
+  try {
+    return { addon: createRequire(here)(path) };
+  } catch (error) {
+    return { error: error as NodeJS.ErrnoException };
+  }
+}
+
+/** The file below prebuilds/ that is made for this platform, and on Linux for its C library. */
+export function prebuildFile(platform: string, arch: string, isMusl: boolean): string {
+  const libc = platform === 'linux' ? `.${isMusl ? 'musl' : 'glibc'}` : '';
+  return `${platform}-${arch}/node-sdpa${libc}.node`;
+}
+
+/**
+ * Whether this Linux has musl for its C library. By files, since loading an addon made for the other library may do worse than
+ * fail, and process.report takes its time.
+ */
+function isMusl(): boolean {
+  const isX64 = process.arch === 'x64';
+  const glibc = isX64 ? '/lib64/ld-linux-x86-64.so.2' : '/lib/ld-linux-aarch64.so.1';
+  const musl = `/lib/ld-musl-${isX64 ? 'x86_64' : 'aarch64'}.so.1`;
+  return existsSync('/etc/alpine-release') || (existsSync(musl) && !existsSync(glibc));
 }
 
 function findAddon(): Addon | NativeLoadError {
+  const prebuild = prebuildFile(process.platform, process.arch, process.platform === 'linux' && isMusl());
+  const attempts: [path: string, load: () => Attempt][] = [
+    [`${root}build/Release/node_sdpa.node`, loadBuilt],
+    [`${root}prebuilds/${prebuild}`, () => loadPrebuild(prebuild)],
+  ];
   const failures: string[] = [];
-  let cause: unknown;
-  for (const path of candidates()) {
-    try {
-      const addon = existsSync(path) ? (require(path) as Addon) : null;
-      const stale = addon && staleField(addon);
-      if (addon !== null && stale === undefined) return addon;
-      failures.push(`${path}: ${addon === null ? 'not there' : `built from other sources (${stale})`}`);
-    } catch (error) {
+  let cause: NodeJS.ErrnoException | undefined;
+  for (const [path, load] of attempts) {
+    const { addon, error } = load();
+    if (error !== undefined && error.code !== 'MODULE_NOT_FOUND') {
       cause = error;
-      failures.push(`${path}: ${reasonOf(error as NodeJS.ErrnoException)}`);
+      failures.push(`${path}: ${reasonOf(error)}`);
+    } else if (addon === undefined) {
+      failures.push(`${path}: not there`);
+    } else {
+      const stale = staleField(addon as Addon);
+      if (stale === undefined) return addon as Addon;
+      failures.push(`${path}: built from other sources (${stale})`);
     }
   }
   return new NativeLoadError(
@@ -68,11 +95,11 @@ function reasonOf({ code = '', message }: NodeJS.ErrnoException): string {
   return FORBIDDEN[code] ?? message;
 }
 
-function remedyFor(cause: unknown): string {
-  const code = (cause as NodeJS.ErrnoException | undefined)?.code ?? '';
+function remedyFor(cause: NodeJS.ErrnoException | undefined): string {
+  const code = cause?.code ?? '';
   if (Object.hasOwn(FORBIDDEN, code))
-    return `With --permission, also give node --allow-addons and --allow-fs-read=${fileURLToPath(root)}*`;
-  return "In a checkout, 'npm run build' builds it (python3, make and a C++17 compiler are needed)";
+    return `With --permission, also give node --allow-addons and --allow-fs-read=${root}*`;
+  return "'npx node-sdpa build' (in a checkout: 'npm run build') compiles it; python3, make and a C++17 compiler are needed";
 }
 
 /** The first field whose name differs between this code and the addon, so that a stale binary never runs. */
