@@ -2,12 +2,13 @@ import { SdpaError } from '../errors.ts';
 import { nearestName } from '../nearest-name.ts';
 import { VERSION } from '../version.ts';
 import { bench } from './bench.ts';
+import { build } from './build.ts';
 import { type Command, type Streams, UsageError } from './command.ts';
 import { info } from './info.ts';
 import { plan } from './plan.ts';
 import { verify } from './verify.ts';
 
-const COMMANDS: Readonly<Record<string, Command>> = { bench, verify, plan, info };
+const COMMANDS: Readonly<Record<string, Command>> = { bench, verify, plan, info, build };
 
 /**
  * Runs one command of `node-sdpa`.
