@@ -1,4 +1,5 @@
-// What npm would publish: the files, their size, no install script, no dependency, and types that resolve.
+// What npm would publish: the files, their size, no install script, no dependency, and types that resolve. With --release the
+// prebuilt addons of all platforms must be there.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -6,9 +7,21 @@ import { join, resolve } from 'node:path';
 
 process.chdir(resolve(import.meta.dirname, '..'));
 const maxBytes = 5 * 2 ** 20;
+const isRelease = process.argv.includes('--release');
 const allowed =
-  /^(dist\/.+\.(js|d\.ts)|prebuilds\/.+\.node|package\.json|README\.md|LICENSE|CHANGELOG\.md|SECURITY\.md)$/;
+  /^(dist\/(?!source).+\.(js|d\.ts)|dist\/source\/.+\.(gyp|gypi|h|cc|json|mjs|md|txt)|dist\/source\/.+\/LICENSE|package\.json|README\.md|LICENSE|CHANGELOG\.md|SECURITY\.md)$/;
+/** The addons that lib/native/prebuilds.cjs can load. */
+const prebuilds = [...readFileSync('lib/native/prebuilds.cjs', 'utf8').matchAll(/case '([^']+)'/g)].map(
+  ([, file]) => `prebuilds/${file}`,
+);
 const required = [
+  ...(isRelease ? prebuilds : []),
+  'dist/native/prebuilds.cjs',
+  'dist/source/binding.gyp',
+  'dist/source/scripts/native-tree.mjs',
+  'dist/source/native/headers/common.gypi',
+  'dist/source/headers/node-addon-api/napi.h',
+  'dist/source/headers/node-api-headers/include/node_api.h',
   'dist/index.js',
   'dist/index.d.ts',
   'dist/cli.js',
@@ -53,13 +66,18 @@ try {
   const { filename, files, size } = pack(folder);
   const tarball = join(folder, filename);
   const paths = files.map((file) => file.path);
-  for (const path of paths) if (!allowed.test(path)) faults.push(`${path} does not belong into the package`);
+  const isKnown = (path) =>
+    allowed.test(path) || prebuilds.includes(path) || path === 'dist/native/prebuilds.cjs';
+  for (const path of paths) if (!isKnown(path)) faults.push(`${path} does not belong into the package`);
   for (const path of required) if (!paths.includes(path)) faults.push(`${path} is missing from the package`);
   if (size > maxBytes) faults.push(`the tarball has ${size} bytes, at most ${maxBytes} allowed`);
   runChecker('publint/src/cli.js', '--strict', tarball);
   runChecker('@arethetypeswrong/cli/dist/index.js', '--profile', 'esm-only', tarball);
   if (faults.length === 0)
-    console.log(`check-pack: ok (${paths.length} files, ${Math.ceil(size / 1024)} KiB packed)`);
+    console.log(
+      `check-pack: ok (${paths.length} files, ${Math.ceil(size / 1024)} KiB packed, ` +
+        `${paths.filter((path) => prebuilds.includes(path)).length} of ${prebuilds.length} prebuilt addons)`,
+    );
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }

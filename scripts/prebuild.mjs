@@ -106,23 +106,17 @@ function buildByMingw(target, folder) {
   writeFileSync(join(folder, 'node.def'), `NAME node.exe\nEXPORTS\n${names.join('\n')}\n`);
   const library = resolve(folder, 'libnode.a');
   run(`${mingw}-dlltool`, ['-d', join(folder, 'node.def'), '-D', 'node.exe', '-l', library]);
-  const headers = ['headers/node-addon-api', 'headers/node-api-headers/include'].map((path) =>
-    resolve(folder, path),
-  );
-  const build = join(folder, 'build');
-  run('cmake', [
-    ...[
-      '-S',
-      join(folder, 'native'),
-      '-B',
-      build,
-      '-DCMAKE_SYSTEM_NAME=Windows',
-      '-DCMAKE_SYSTEM_PROCESSOR=AMD64',
-    ],
-    `-DCMAKE_CXX_COMPILER=${mingw}-g++-posix`,
-    `-DSDPA_NODE_HEADERS=${headers.join(';')}`,
-    `-DSDPA_NODE_LIBRARY=${library}`,
-  ]);
+  const headers = ['node-addon-api', 'node-api-headers/include'].map((path) => resolve('node_modules', path));
+  const build = `${folder}.cmake`; // its own folder, for CMake knows by itself what is left to compile
+  const definitions = {
+    CMAKE_SYSTEM_NAME: 'Windows',
+    CMAKE_SYSTEM_PROCESSOR: 'AMD64',
+    CMAKE_CXX_COMPILER: `${mingw}-g++-posix`,
+    SDPA_NODE_HEADERS: headers.join(';'),
+    SDPA_NODE_LIBRARY: library,
+  };
+  const options = Object.entries(definitions).map(([name, value]) => `-D${name}=${value}`);
+  run('cmake', ['-S', 'native', '-B', build, ...options]);
   run('cmake', ['--build', build, '--target', 'node_sdpa', '--parallel', String(availableParallelism())]);
   mkdirSync(dirname(fileOf(target)), { recursive: true });
   run(`${mingw}-strip`, ['-o', fileOf(target), join(build, 'node_sdpa.node')]);

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import module from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { NativeLoadError, OptionError } from '../errors.ts';
 import type { Addon } from './addon.ts';
@@ -35,7 +35,7 @@ function loadBuilt(): Attempt {
   const path = `${root}build/Release/node_sdpa.node`;
   if (here === undefined || !existsSync(path)) return {};
   try {
-    return { addon: createRequire(here)(path) };
+    return { addon: module.createRequire(here)(path) };
   } catch (error) {
     return { error: error as NodeJS.ErrnoException };
   }
