@@ -11,6 +11,9 @@ extern const sdpa::KernelTable sdpa_kernels_portable;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const sdpa::KernelTable sdpa_kernels_avx2, sdpa_kernels_avx512, sdpa_kernels_avx512bf16,
     sdpa_kernels_amx;
+#if !defined(__APPLE__)  // no Mac has them, and what nobody names is not linked
+#define SDPA_BFLOAT16_UNITS 1
+#endif
 #elif defined(__aarch64__) || defined(_M_ARM64)
 extern const sdpa::KernelTable sdpa_kernels_neon;
 #endif
@@ -31,12 +34,14 @@ bool always(const CpuFeatures&) { return true; }
 
 // Best first.
 const IsaRow kIsas[] = {
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(SDPA_BFLOAT16_UNITS)
     {&sdpa_kernels_amx,
      [](const CpuFeatures& cpu) { return hasAvx512(cpu) && cpu.avx512Vnni && cpu.amxTile && cpu.amxBf16 && requestAmx(); }, always},
     // vdpbf16ps does twice the FMA rate on AMD's cores, half of it on Intel's.
     {&sdpa_kernels_avx512bf16, [](const CpuFeatures& cpu) { return hasAvx512(cpu) && cpu.avx512Vnni && cpu.avx512Bf16; },
      [](const CpuFeatures& cpu) { return strstr(cpu.brand, "AMD") != nullptr; }},
+#endif
+#if defined(__x86_64__) || defined(_M_X64)
     {&sdpa_kernels_avx512, hasAvx512, always},
     {&sdpa_kernels_avx2, hasAvx2, always},
 #elif defined(__aarch64__) || defined(_M_ARM64)
