@@ -51,7 +51,7 @@ test('an addon that cannot be loaded is an error with its reason, not a slow pat
     writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
     const file = join(folder, 'prebuilds', prebuildFile(process.platform, process.arch, false));
     mkdirSync(join(file, '..'), { recursive: true });
-    writeFileSync(file, 'no library');
+    writeFileSync(file, 'no library'.repeat(1000));
     writeFileSync(
       join(folder, 'use.mjs'),
       "import { attention, Tensor } from './dist/index.js'; const x = Tensor.zeros([1, 1, 2, 8]); attention(x, x, x); attention(x, x, x);",
@@ -65,9 +65,7 @@ test('an addon that cannot be loaded is an error with its reason, not a slow pat
     const quiet = run('auto');
     expect(quiet.status).toBe(0);
     expect(quiet.stderr.trim().split('\n')).toHaveLength(1);
-    expect(quiet.stderr).toMatch(
-      /slow TypeScript backend.*node-sdpa(\.\w+)?\.node: .*(invalid|header|not a valid)/,
-    );
+    expect(quiet.stderr).toMatch(/slow TypeScript backend.*node-sdpa(\.\w+)?\.node: (?!not there)\S/);
     const strict = run('native');
     expect(strict.status).toBe(1);
     expect(strict.stderr).toContain('NativeLoadError');

@@ -57,7 +57,7 @@ describe('main', () => {
 
   test.each([
     ['bnech', "node-sdpa: unknown command 'bnech'; did you mean 'bench'?\n"],
-    ['constructor', "node-sdpa: unknown command 'constructor'; known are bench, verify, plan, info\n"],
+    ['constructor', "node-sdpa: unknown command 'constructor'; known are bench, verify, plan, info, build\n"],
   ])('unknown command %s', async (name, stderr) => {
     expect(await run(name)).toEqual({ code: 1, stdout: '', stderr });
   });
