@@ -33,8 +33,8 @@ export function loadAddon(): Addon | NativeLoadError {
 /** What was compiled from source on purpose: `node-sdpa build`, `npm run build`. */
 function loadBuilt(): Attempt {
   const path = `${root}build/Release/node_sdpa.node`;
-  if (here === undefined || !existsSync(path)) return {};
   try {
+    if (here === undefined || !existsSync(path)) return {};
     return { addon: module.createRequire(here)(path) };
   } catch (error) {
     return { error: error as NodeJS.ErrnoException };
@@ -55,7 +55,11 @@ function isMusl(): boolean {
   const isX64 = process.arch === 'x64';
   const glibc = isX64 ? '/lib64/ld-linux-x86-64.so.2' : '/lib/ld-linux-aarch64.so.1';
   const musl = `/lib/ld-musl-${isX64 ? 'x86_64' : 'aarch64'}.so.1`;
-  return existsSync('/etc/alpine-release') || (existsSync(musl) && !existsSync(glibc));
+  try {
+    return existsSync('/etc/alpine-release') || (existsSync(musl) && !existsSync(glibc));
+  } catch {
+    return false; // Node 20 throws where it may not look
+  }
 }
 
 function findAddon(): Addon | NativeLoadError {
@@ -69,7 +73,7 @@ function findAddon(): Addon | NativeLoadError {
   for (const [path, load] of attempts) {
     const { addon, error } = load();
     if (error !== undefined && error.code !== 'MODULE_NOT_FOUND') {
-      cause = error;
+      cause ??= error;
       failures.push(`${path}: ${reasonOf(error)}`);
     } else if (addon === undefined) {
       failures.push(`${path}: not there`);
