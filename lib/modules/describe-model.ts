@@ -1,7 +1,7 @@
 import { bytesPerElement } from '../dtype.ts';
 import { DTypeError, OptionError } from '../errors.ts';
 import { int8RowBytes } from '../tensor-int8.ts';
-import { formatValue } from '../tensor-layout.ts';
+import { copyList, formatValue } from '../tensor-layout.ts';
 import { ModelConfig } from './model-config.ts';
 import { type LayerDescription, type LayerKind, layerKinds } from './model-layers.ts';
 import { type AttentionParameters, countAttention, countModel } from './model-parameters.ts';
@@ -113,18 +113,24 @@ export function describeModel(configJson: string | object): ModelDescription {
 
 const CACHE_DTYPES: readonly CacheDType[] = ['float32', 'float16', 'bfloat16', 'int8'];
 
-const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
+const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
 
-/** Whether a caller's object has what kvCacheBytes reads of a ModelDescription. */
-function isModel(value: unknown): boolean {
-  const model = value as Partial<ModelDescription> | null | undefined;
-  if (!Array.isArray(model?.layers)) return false;
-  const areLayers = model.layers.every(
-    (layer: Partial<LayerDescription> | null | undefined) =>
-      layer?.kind === 'linear' ||
-      ([layer?.numKvHeads, layer?.headDim, layer?.valueDim].every(isCount) && isCount(layer?.window ?? 0)),
-  );
-  return areLayers && (model.absorbed === null || isCount(model.absorbed?.headDim));
+/** What kvCacheBytes needs of the caller's model, each property read once and by its index; null where it is no model. */
+function readModel(value: Pick<ModelDescription, 'layers' | 'absorbed'> | null | undefined) {
+  const layers = copyList(value?.layers, MAX_LAYERS) as Partial<LayerDescription>[] | null;
+  if (layers === null) return null;
+  const absorbed = value?.absorbed;
+  const absorbedDim = absorbed === null ? null : absorbed?.headDim;
+  if (absorbedDim !== null && !isCount(absorbedDim)) return null;
+  const caching: { numKvHeads: number; headDim: number; valueDim: number; window: number }[] = [];
+  for (const layer of layers) {
+    const { kind, kvShared, numKvHeads, headDim, valueDim, window } = layer ?? {};
+    if (kind === 'linear' || kvShared === true) continue;
+    if (!isCount(numKvHeads) || !isCount(headDim) || !isCount(valueDim)) return null;
+    if (window !== undefined && !isCount(window)) return null;
+    caching.push({ numKvHeads, headDim, valueDim, window: window ?? Infinity });
+  }
+  return { caching, absorbedDim };
 }
 
 /**
@@ -138,7 +144,8 @@ export function kvCacheBytes(
   contextLength: number,
   dtype: CacheDType,
 ): number {
-  if (!isModel(model)) {
+  const known = readModel(model);
+  if (known === null) {
     throw new OptionError(
       `kvCacheBytes: model must be what describeModel returns; got ${formatValue(model)}`,
     );
@@ -155,13 +162,12 @@ export function kvCacheBytes(
   }
   const vectorBytes = (dim: number) => (dtype === 'int8' ? int8RowBytes(dim) : dim * bytesPerElement(dtype));
   let bytes = 0;
-  for (const layer of model.layers) {
-    if (layer.kind === 'linear' || layer.kvShared) continue;
-    const tokens = Math.min(contextLength, layer.window ?? Infinity);
+  for (const { numKvHeads, headDim, valueDim, window } of known.caching) {
+    const tokens = Math.min(contextLength, window);
     const tokenBytes =
-      model.absorbed === null
-        ? layer.numKvHeads * (vectorBytes(layer.headDim) + vectorBytes(layer.valueDim))
-        : vectorBytes(model.absorbed.headDim);
+      known.absorbedDim === null
+        ? numKvHeads * (vectorBytes(headDim) + vectorBytes(valueDim))
+        : vectorBytes(known.absorbedDim);
     bytes += tokens * tokenBytes;
   }
   return bytes;

@@ -1,5 +1,5 @@
 import { OptionError } from '../errors.ts';
-import { formatValue } from '../tensor-layout.ts';
+import { copyList, formatValue } from '../tensor-layout.ts';
 import type { ModelConfig } from './model-config.ts';
 import type { RopeDescription } from './model-rope.ts';
 import { layerTypes } from './presets/layer-types.ts';
@@ -44,11 +44,12 @@ const KIND_OF_TYPE: Readonly<Record<string, LayerKind>> = {
  */
 export function layerKinds(config: ModelConfig, numLayers: number): LayerKind[] {
   const given = config.fields.layer_types;
-  const types = given === undefined || given === null ? familyLayerTypes(config, numLayers) : given;
-  if (!Array.isArray(types) || types.length !== numLayers) {
+  const listed = given === undefined || given === null ? familyLayerTypes(config, numLayers) : given;
+  const types = Array.isArray(listed) ? copyList(listed, numLayers) : null;
+  if (types === null || types.length !== numLayers) {
     throw new OptionError(
       `describeModel: layer_types must list one type for each of the ${numLayers} layers; ` +
-        `got ${Array.isArray(types) ? `${formatValue(types.length)} entries` : formatValue(types)}`,
+        `got ${Array.isArray(listed) ? `${formatValue(listed.length)} entries` : formatValue(listed)}`,
     );
   }
   const kinds = types.map(kindOfType);

@@ -140,6 +140,6 @@ function hasExperts(config: ModelConfig, i: number): boolean {
     i >= (config.optionalNumber('first_k_dense_replace') ?? 0) &&
     i % (config.optionalInteger('moe_layer_freq') ?? 1) === 0 &&
     (i + 1) % (config.optionalInteger('decoder_sparse_step') ?? 1) === 0 &&
-    !(Array.isArray(dense) && dense.includes(i))
+    !(Array.isArray(dense) && Array.prototype.includes.call(dense, i))
   );
 }

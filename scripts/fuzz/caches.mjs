@@ -158,6 +158,7 @@ const ACTS = {
       ),
     );
     context.add(onLater(cache, 'saveTo', [file]));
+    if (random.chance(0.3)) context.add(`f.spoil(${file}, ${random.int(0, 1e6)}, ${random.chance(0.5)})`);
     const loaded = context.declare(
       'loaded',
       wrap(`await f.later('KVCache.loadFrom', () => `, call('sdpa.KVCache.loadFrom', [file]), ')'),

@@ -242,12 +242,30 @@ export class Field extends Values {
   agrees(q, k, v, given) {
     if (this.#last === null || this.#isDisturbed) return;
     const { out: _out, returnLse: _returnLse, signal: _signal, ...options } = given;
+    this.#judge('attention', q, k, v, options, this.#last);
+  }
+
+  /** That `got` is what the oracle says. */
+  #judge(name, q, k, v, options, got) {
     this.judged += 1;
-    const report = this.#sdpa.compareAttention(q, k, v, options, this.#last);
+    const report = this.#sdpa.compareAttention(q, k, v, options, got);
     if (report.pass) return;
     // Of a few numbers the largest error is luck, and so is that of the naive evaluation from which the tolerance is derived.
-    const beyond = beyondRounding(q, k, v, options, this.#last);
-    if (beyond !== null) throw new Finding(`attention is off: ${beyond}\n${report}`);
+    const beyond = beyondRounding(q, k, v, options, got);
+    if (beyond !== null) throw new Finding(`${name} is off: ${beyond}\n${report}`);
+  }
+
+  /**
+   * That a cache attended to what it holds: its rows as tensors say the same, where they are of the type of q, none has left a
+   * window, and no mask or lengths have a meaning of their own.
+   */
+  #judgeCache(cache, model, method, q, given) {
+    const { lengths, mask, ...options } = given ?? {};
+    const type = q?.dtype ?? q?.type;
+    if (model.window > 0 || type !== model.dtype || (lengths ?? mask ?? null) !== null) return;
+    const kvLengths = cache.lengths;
+    const all = { ...options, causal: options.causal ?? true, kvLengths };
+    this.#judge(`KVCache.${method}`, q, cache.keys(), cache.values(), all, this.#last);
   }
 
   /** Whether two results of the last two calls hold the same bits. */
@@ -330,6 +348,9 @@ export class Field extends Values {
       );
     }
     this.compare(cache, method);
+    if (this.#last === null) return;
+    if (method === 'attend' || method === 'attendAsync') this.#judgeCache(cache, model, method, ...args);
+    if (method === 'step' || method === 'stepAsync') this.#judgeCache(cache, model, method, args[0], args[3]);
   }
 
   #grow(model, k, v, lengths) {

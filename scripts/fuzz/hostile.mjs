@@ -1,4 +1,4 @@
-// Values that nobody should pass, as source text. `f` is the field of helpers.mjs, `sdpa` the library.
+// Values that nobody should pass, as source text. `f` is the field of field.mjs, `sdpa` the library.
 
 const NUMBERS = [
   'NaN',
@@ -206,6 +206,9 @@ const KINDS = {
   object: OBJECTS,
   tensor: TENSORS,
 };
+
+/** All hostile values of a kind. */
+export const valuesOf = (kind) => KINDS[kind];
 
 /** Any hostile value, more often of the kinds named. */
 export function hostile(random, ...likely) {

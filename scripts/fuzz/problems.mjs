@@ -9,7 +9,7 @@ const KINDS = { plain: 8, shared: 1, resizable: 1 };
 /** The sizes of a problem. */
 export function sizes(random) {
   const numKvHeads = random.int(1, 3);
-  const longest = random.weighted({ 8: 6, 40: 4, 140: 1, 1100: 0.15 });
+  const longest = random.weighted({ 8: 5, 40: 4, 140: 2.5, 1100: 0.15 });
   return {
     dtype: random.weighted(DTYPES),
     batch: random.int(1, 3) === 3 ? random.int(0, 3) : 1,

@@ -165,6 +165,15 @@ export class Values {
     };
     return file;
   }
+
+  /** Changes a byte of what was written to a file, or cuts it there. */
+  spoil(file, place, isCut) {
+    const { bytes } = file ?? {};
+    if (!Buffer.isBuffer(bytes) || bytes.length === 0) return;
+    const at = place % bytes.length;
+    if (isCut) file.bytes = bytes.subarray(0, at);
+    else bytes[at] ^= 1;
+  }
 }
 
 /** Of a list, or of a tensor of rank 1 that begins where its data does. */

@@ -155,6 +155,16 @@ const refused: readonly (readonly [call: string, what: string, use: () => unknow
   ['presetConfig', 'a symbol', () => sdpa.presetConfig(any(Symbol('s')))],
   ['kvCacheBytes', 'nothing', () => sdpa.kvCacheBytes(any(null), 1, 'int8')],
   ['kvCacheBytes', 'a layer of nothing', () => sdpa.kvCacheBytes(any({ layers: [null] }), 1, 'int8')],
+  [
+    'kvCacheBytes',
+    'a list of holes that says all is well',
+    () =>
+      sdpa.kvCacheBytes(
+        any({ layers: Object.assign(new Array(2), { every: () => true }), absorbed: null }),
+        1,
+        'int8',
+      ),
+  ],
   ['kvCacheBytes', 'layers alone', () => sdpa.kvCacheBytes(any({ layers: [{}] }), 1, 'int8')],
   ['kvCacheBytes', 'a dtype that caches have not', () => sdpa.kvCacheBytes(llama, 1, any('float64'))],
   ['kvCacheBytes', 'a dtype of a tensor only', () => sdpa.kvCacheBytes(llama, 1, any('bool'))],
@@ -169,6 +179,15 @@ const refused: readonly (readonly [call: string, what: string, use: () => unknow
     'describeModel',
     'a model_type of a million letters',
     () => sdpa.describeModel({ model_type: 'x'.repeat(1e6) }),
+  ],
+  [
+    'describeModel',
+    'a list whose map is none',
+    () =>
+      sdpa.describeModel({
+        ...{ model_type: 'llama', num_hidden_layers: 2, num_attention_heads: 4, hidden_size: 32 },
+        layer_types: Object.assign(['x', 'y'], { map: 3 }),
+      }),
   ],
   ['KVCache', '2^40 batch entries', () => cacheOf({ batch: 2 ** 40 })],
   ['KVCache', '2^52 channels', () => cacheOf({ headDim: 2 ** 52 })],
