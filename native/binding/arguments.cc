@@ -135,6 +135,11 @@ bool DecodedProblem::decode(Napi::Env env, const Span& fields) {
 
 bool DecodedProblem::attach(Napi::Env env, TensorSpans& spans) {
   Problem& p = problem;
+  // Rows of no channels may have no memory, and to a null pointer nothing may be added.
+  if (p.valueDim == 0) {
+    p.vHeadStride = p.vRowStride = p.outHeadStride = p.outRowStride = 0;
+    for (Sequence& s : sequences) s.vOffset = s.outOffset = 0;
+  }
   const int64_t qBytes = bytesOf(p.qDType), kvBytes = bytesOf(p.kvDType);
   for (const Sequence& s : sequences) {
     if (s.qLen == 0) continue;

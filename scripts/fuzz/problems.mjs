@@ -187,10 +187,15 @@ export const backendEntry = (context) =>
 export function resultEntries(context, dtype, shape) {
   const { random } = context;
   const out = () => {
+    // One that is refused, late and in a valid call otherwise, must not have been written.
+    const fault = random.pick(random.chance(0.2) ? ['type', 'shape'] : ['none']);
+    if (fault !== 'none') context.isValid = false;
+    const type = fault === 'type' ? (dtype === 'float32' ? 'float16' : 'float32') : dtype;
+    const lengths = fault === 'shape' ? [...shape.slice(0, -1), shape.at(-1) + 1] : shape;
     const style = random.pick(['plain', 'padded', 'swapped', 'reversed']);
     const kind = context.isSteady ? 'plain' : random.weighted(KINDS);
     return context.place(
-      call('f.out', [`'${dtype}'`, `[${shape}]`, `{ style: '${style}', kind: '${kind}' }`], 2),
+      call('f.out', [`'${type}'`, `[${lengths}]`, `{ style: '${style}', kind: '${kind}' }`], 2),
       'tensor',
       'object',
     );

@@ -370,6 +370,19 @@ describe('taken for what it is', () => {
     expect(sdpa.attentionWeights(none, none, none, { queries: [2] }).shape).toEqual([0, 2, 1, 3]);
   });
 
+  test('values of no channels have no memory, and an lse all the same', () => {
+    const q = Tensor.randn([3, 3, 3, 16], { seed: 1 });
+    const k = Tensor.randn([3, 3, 111, 16], { seed: 2 });
+    const v = Tensor.zeros([3, 3, 111, 0]);
+    const { out, lse } = sdpa.attention(q, k, v, { returnLse: true }) as {
+      out: sdpa.Tensor;
+      lse: sdpa.Tensor;
+    };
+    expect(out.shape).toEqual([3, 3, 3, 0]);
+    const { lse: want } = sdpa.attention(q, k, k, { returnLse: true }) as { lse: sdpa.Tensor };
+    expect(lse.toArray()).toEqual(want.toArray());
+  });
+
   test('200,000 batch entries of different lengths', () => {
     const batch = 200_000;
     const rows = Tensor.zeros([batch, 1, 1, 1]);
