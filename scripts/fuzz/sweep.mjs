@@ -76,10 +76,35 @@ const PLACES = [
 
 const KINDS = ['number', 'primitive', 'list'];
 
+/** So many sweeps apart are those of getters; no divisor of the number of places. */
+const MISCHIEF_EVERY = 7;
+
+const OPTIONS = ['scale', 'causal', 'window', 'softcap', 'returnLse', 'backend'];
+const DEEDS = ['detach', 'shrink', 'tamper', 'scribble'];
+
+/** The getter of an option that does something to q, k or v, which were looked at before. */
+function sweepMischief(context, option) {
+  for (const deed of DEEDS) {
+    for (const victim of ['q', 'k', 'v']) {
+      const kind = deed === 'shrink' ? 'resizable' : 'plain';
+      const [q, k, v] = ['q', 'k', 'v'].map((name, n) =>
+        context.declare(
+          name,
+          `f.tensor('float32', [1, 2, ${n === 0 ? 2 : 40}, 8], ${n + 1}, { kind: '${kind}' })`,
+        ),
+      );
+      const named = { q, k, v }[victim];
+      const source = `sdpa.attention(${q}, ${k}, ${v}, { get ${option}() { return f.after(() => f.${deed}(${named}), null); } })`;
+      context.add(act('call', 'attention', source));
+    }
+  }
+}
+
 /** The nth of them. */
 export function sweep(context, n) {
-  const [name, source] = PLACES[n % PLACES.length];
   context.isValid = false;
+  if (n % MISCHIEF_EVERY === 0) return sweepMischief(context, OPTIONS[(n / MISCHIEF_EVERY) % OPTIONS.length]);
+  const [name, source] = PLACES[n % PLACES.length];
   context.declare('x', 'sdpa.Tensor.randn([1, 2, 3, 4], { seed: 1 })');
   for (const value of valuesOf(KINDS[Math.floor(n / PLACES.length) % KINDS.length])) {
     // What is legal and takes gigabytes is no case.
