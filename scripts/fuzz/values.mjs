@@ -1,4 +1,5 @@
 // Values that nobody should pass and that take more than an expression to make.
+import util from 'node:util';
 import vm from 'node:vm';
 
 const realm = vm.createContext();
@@ -168,8 +169,8 @@ export class Values {
 
   /** Changes a byte of what was written to a file, or cuts it there. */
   spoil(file, place, isCut) {
-    const { bytes } = file ?? {};
-    if (!Buffer.isBuffer(bytes) || bytes.length === 0) return;
+    if (util.types.isProxy(file) || !Buffer.isBuffer(file?.bytes) || file.bytes.length === 0) return;
+    const { bytes } = file;
     const at = place % bytes.length;
     if (isCut) file.bytes = bytes.subarray(0, at);
     else bytes[at] ^= 1;
