@@ -1,7 +1,7 @@
 // The vitest suite over an addon under AddressSanitizer and UndefinedBehaviorSanitizer. Arguments go to vitest:
 //   node scripts/test-sanitized.mjs                        all of it
 //   node scripts/test-sanitized.mjs test/native            a part
-//   node scripts/test-sanitized.mjs --short                the part that CI runs
+//   node scripts/test-sanitized.mjs --short                the part that matters most
 // The addon comes from the tree of scripts/test-native.mjs; a copy of the checkout in .cache/sanitized finds it where the
 // library looks for its own.
 import { spawnSync } from 'node:child_process';

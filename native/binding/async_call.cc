@@ -5,6 +5,7 @@
 #include <mutex>
 #include <utility>
 
+#include "binding/entry.h"
 #include "binding/pinned_memory.h"
 #include "compiler.h"
 
@@ -137,11 +138,14 @@ AsyncCall::AsyncCall(const Napi::CallbackInfo& info, DecodedProblem decoded, con
     : BackgroundTask(isShort(decoded)),
       decoded_(std::move(decoded)),
       spans_(spans),
-      id_(info[10].ToNumber().DoubleValue()),
+      id_(numberOf(info[10])),
       calls_(std::move(calls)) {
-  Napi::Array values = Napi::Array::New(info.Env(), info.Length() + 1);
-  for (uint32_t i = 0; i < info.Length(); ++i) values.Set(i, info[i]);
-  values.Set(static_cast<uint32_t>(info.Length()), info.This());
+  const Napi::Array values = Napi::Array::New(info.Env(), info.Length() + 1);
+  const auto keep = [&](size_t i, napi_value value) {
+    return napi_set_element(info.Env(), values, static_cast<uint32_t>(i), value) == napi_ok;
+  };
+  keepsArguments_ = keep(info.Length(), info.This());
+  for (size_t i = 0; i < info.Length(); ++i) keepsArguments_ = keepsArguments_ && keep(i, info[i]);
   keepAlive_ = Napi::Reference<Napi::Array>::New(values, 1);
   decoded_.problem.sequences = decoded_.sequences.data();
   decoded_.problem.cancelled = &cancelled_;
@@ -180,6 +184,10 @@ Napi::Value AsyncCall::start(const Napi::CallbackInfo& info, DecodedProblem deco
   std::shared_ptr<AsyncCalls> calls = AsyncCalls::of(env);
   if (!calls) return env.Undefined();
   std::unique_ptr<AsyncCall> made(new AsyncCall(info, std::move(decoded), spans, calls));
+  if (!made->keepsArguments_) {  // the environment is about to end, and runs no more JavaScript
+    Napi::Error::New(env, "the environment takes no asynchronous calls").ThrowAsJavaScriptException();
+    return env.Undefined();
+  }
   napi_value promise;
   if (napi_create_promise(env, &made->deferred_, &promise) != napi_ok) return env.Undefined();
   calls->enter(made.get());
@@ -224,7 +232,7 @@ void AsyncCall::settle(Napi::Env env) {
 Napi::Value AsyncCall::cancel(const Napi::CallbackInfo& info) {
   const std::shared_ptr<AsyncCalls> calls = AsyncCalls::of(info.Env());
   if (!calls) return info.Env().Undefined();
-  const double id = info[0].ToNumber().DoubleValue();
+  const double id = numberOf(info[0]);
   const auto isIt = [id](const AsyncCall* call) { return call->id_ == id; };
   const auto found = std::find_if(calls->live.begin(), calls->live.end(), isIt);
   if (found != calls->live.end()) calls->cancel(*found);

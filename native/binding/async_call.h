@@ -41,6 +41,7 @@ class AsyncCall : public BackgroundTask {
   const double id_;
   const std::shared_ptr<AsyncCalls> calls_;
   Napi::Reference<Napi::Array> keepAlive_;  // the arguments, then `this`
+  bool keepsArguments_ = false;
   std::vector<std::shared_ptr<void>> pins_;
   PrivateMemory private_;
   bool ownOut_ = false, ownLse_ = false;  // in private_

@@ -1,4 +1,5 @@
 // The rows of a cache, for files: restore(), copyRowsOut(), copyRowsIn() of the addon's KvCache.
+#include "binding/entry.h"
 #include "binding/kv_cache_binding.h"
 #include "runtime/kv_rows.h"
 
@@ -14,8 +15,8 @@ struct RowsArgument {
   // False, with a pending exception, unless the bytes are whole rows that the cache keeps.
   bool read(const Napi::CallbackInfo& info, const KvTokens& tokens) {
     const Span span = Span::from(info.Env(), info[2]);
-    values = info[0].ToNumber().Int32Value() == 1;
-    first = info[1].ToNumber().Int64Value();
+    values = static_cast<int>(integerOf(info[0])) == 1;
+    first = integerOf(info[1]);
     bytes = static_cast<uint8_t*>(span.data);
     const int64_t rowBytes = fileRowBytes(tokens, values), rows = fileRows(tokens);
     count = span.length * span.elementBytes / rowBytes;
@@ -31,7 +32,7 @@ struct RowsArgument {
 }  // namespace
 
 Napi::Value KvCacheBinding::restore(const Napi::CallbackInfo& info) {
-  const bool done = tokens_.restore(info[0].ToNumber().Int64Value(), info[1].ToNumber().Int64Value());
+  const bool done = tokens_.restore(integerOf(info[0]), integerOf(info[1]));
   reportMemory(info.Env());
   return Napi::Boolean::New(info.Env(), done);
 }

@@ -12,6 +12,17 @@ namespace sdpa {
 // `code` of the RangeError that says so; lib/native/call.ts knows it.
 constexpr char kOutOfMemoryCode[] = "SDPA_OUT_OF_MEMORY";
 
+// A number that lib/ passes. Not Napi's ToNumber: that converts, which an environment about to end refuses, and what comes of
+// a refusal ends the process.
+inline double numberOf(const Napi::Value& value) {
+  double number = 0;
+  return napi_get_value_double(value.Env(), value, &number) == napi_ok ? number : 0;
+}
+inline int64_t integerOf(const Napi::Value& value) {
+  int64_t number = 0;
+  return napi_get_value_int64(value.Env(), value, &number) == napi_ok ? number : 0;
+}
+
 template <class Body>
 napi_value enter(napi_env env, Body body) {
   try {

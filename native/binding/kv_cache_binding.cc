@@ -60,7 +60,9 @@ KvCacheBinding::KvCacheBinding(const Napi::CallbackInfo& info) : Napi::ObjectWra
   config.maxLength = wholeOf(values[5], kOpen);
   const KvWindow window{wholeOf(values[6], kOpen), wholeOf(values[7], kOpen)};
   if (info[1].IsObject()) {
-    tokens_.forkFrom(Unwrap(info[1].As<Napi::Object>())->tokens_);
+    KvCacheBinding* const parent = Unwrap(info[1].As<Napi::Object>());
+    if (!parent) return;  // with a pending exception
+    tokens_.forkFrom(parent->tokens_);
   } else if (!tokens_.reserve(config, window)) {
     Napi::RangeError::New(info.Env(), "no address space for the cache").ThrowAsJavaScriptException();
     return;
@@ -284,12 +286,12 @@ Napi::Value KvCacheBinding::attendAsync(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value KvCacheBinding::truncate(const Napi::CallbackInfo& info) {
-  tokens_.truncate(info[0].ToNumber().Int64Value());
+  tokens_.truncate(integerOf(info[0]));
   return info.Env().Undefined();
 }
 
 Napi::Value KvCacheBinding::keep(const Napi::CallbackInfo& info) {
-  const int64_t begin = info[0].ToNumber().Int64Value();
+  const int64_t begin = integerOf(info[0]);
   const Span indices = Span::from(info.Env(), info[1]);
   std::vector<int64_t> rows;
   for (int64_t i = 0; i < indices.length; ++i) {
@@ -306,9 +308,9 @@ Napi::Value KvCacheBinding::keptBegin(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value KvCacheBinding::copyRows(const Napi::CallbackInfo& info) {
-  const bool values = info[0].ToNumber().Int32Value() == 1;
+  const bool values = static_cast<int>(integerOf(info[0])) == 1;
   const Span out = Span::from(info.Env(), info[1]);
-  const int64_t sinkEnd = info[2].ToNumber().Int64Value(), begin = info[3].ToNumber().Int64Value();
+  const int64_t sinkEnd = integerOf(info[2]), begin = integerOf(info[3]);
   const KvCacheConfig& config = tokens_.config();
   const int64_t dim = values ? config.valueDim : config.headDim;
   const int64_t rowBytes = dim * config.elementBytes;

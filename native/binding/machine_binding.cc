@@ -34,7 +34,7 @@ Napi::Value activeIsa(const Napi::CallbackInfo& info) { return Napi::String::New
 
 // selectIsa(name) -> whether the machine has it; if not, nothing changes
 Napi::Value selectIsa(const Napi::CallbackInfo& info) {
-  const std::string name = info[0].ToString();
+  const std::string name = info[0].As<Napi::String>().Utf8Value();
   return Napi::Boolean::New(info.Env(), selectKernels(name.c_str()));
 }
 
@@ -50,7 +50,7 @@ Napi::Value getNumThreads(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value setNumThreads(const Napi::CallbackInfo& info) {
-  ThreadPool::shared().setNumThreads(info[0].ToNumber().Int32Value());
+  ThreadPool::shared().setNumThreads(static_cast<int>(integerOf(info[0])));
   return info.Env().Undefined();
 }
 
@@ -67,8 +67,8 @@ Napi::Value sumOfProbes(const Napi::CallbackInfo& info, Run run) {
     std::vector<double> flops;
     std::vector<float> sinks;
   };
-  const int threads = std::max(1, info[1].ToNumber().Int32Value());
-  Probe probe{info[0].ToNumber().Int64Value(), run, std::vector<double>(static_cast<size_t>(threads)),
+  const int threads = std::max(1, static_cast<int>(integerOf(info[1])));
+  Probe probe{integerOf(info[0]), run, std::vector<double>(static_cast<size_t>(threads)),
               std::vector<float>(static_cast<size_t>(threads))};
   ThreadPool::shared().parallelFor(
       threads,
@@ -118,7 +118,7 @@ Napi::Value readProbe(const Napi::CallbackInfo& info) {
     std::vector<float> sums;
   };
   const Span span = Span::from(info.Env(), info[0]);
-  const int threads = std::max(1, info[1].ToNumber().Int32Value());
+  const int threads = std::max(1, static_cast<int>(integerOf(info[1])));
   const int64_t count = span.length * span.elementBytes / 4;
   const int64_t tasks = (count + kPiece - 1) / kPiece;
   Probe probe{static_cast<const float*>(span.data), count, std::vector<float>(static_cast<size_t>(tasks))};

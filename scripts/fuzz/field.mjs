@@ -1,22 +1,11 @@
 // The field on which a generated program plays: it makes the values that the program names, and is the referee of each call.
 import { beyondRounding } from './bound.mjs';
+import { CODES, Finding, show } from './finding.mjs';
 import { Ledger, layoutOf, placesOf } from './ledger.mjs';
 import { CacheModel } from './model.mjs';
 import { integersOf, Values } from './values.mjs';
 
-const CODES = {
-  ERR_SHAPE: 'ShapeError',
-  ERR_DTYPE: 'DTypeError',
-  ERR_OPTION: 'OptionError',
-  ERR_CAPACITY: 'CapacityError',
-  ERR_DISPOSED: 'DisposedError',
-  ERR_NATIVE_LOAD: 'NativeLoadError',
-};
-
 const SLOW_MS = 1500; // of this process's time, for a call of a few elements
-
-/** What is wrong with the library. */
-export class Finding extends Error {}
 
 const bytesOf = (data) => Buffer.from(data.buffer, data.byteOffset, data.byteLength);
 
@@ -404,13 +393,4 @@ function randomElements(Tensor, dtype, shape, seed) {
   return isFloat
     ? values.data
     : values.data.map((x) => (dtype === 'bool' ? Number(x > -0.5) : Math.round(4 * x)));
-}
-
-function show(error) {
-  if (!(error instanceof Error)) return `a ${typeof error}`;
-  const frames = (error.stack ?? '')
-    .split('\n')
-    .filter((line) => line.includes('    at '))
-    .slice(0, 4);
-  return [`${error.name}: ${error.message.slice(0, 300)}`, ...frames].join('\n');
 }

@@ -2,7 +2,8 @@
 import { CACHES } from './caches.mjs';
 import { CALLS } from './calls.mjs';
 import { Context } from './context.mjs';
-import { Field, Finding } from './field.mjs';
+import { Field } from './field.mjs';
+import { Finding } from './finding.mjs';
 import { print, smaller } from './source.mjs';
 import { sweep } from './sweep.mjs';
 

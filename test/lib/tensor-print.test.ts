@@ -109,3 +109,9 @@ array([[[   0,    1,    2, ...,   17,   18,   19],
     expect(inspect(x)).toBe('array(<detached>, shape=(2, 3), dtype=float32)');
   });
 });
+
+it('printing shows what can be shown of a huge empty tensor, and of one with many axes', () => {
+  expect(`${Tensor.zeros([2 ** 40, 0])}`).toBe('array([], shape=(1099511627776, 0), dtype=float32)');
+  const many = new Tensor(new Float32Array(1), new Array(40).fill(2), { strides: new Array(40).fill(0) });
+  expect(`${many}`).toContain('of too many axes');
+});
