@@ -1,11 +1,10 @@
-import { getNumThreads, setNumThreads } from '../backend-info.ts';
 import { presetNames } from '../modules/presets.ts';
 import { readArguments, readCount, readCounts } from './arguments.ts';
 import { formatReport } from './bench-report.ts';
 import { type BenchRequest, runBench } from './bench-run.ts';
 import { type Command, type Streams, UsageError } from './command.ts';
 import { writeDocument } from './html/document.ts';
-import { exitOnInterrupt } from './interrupt.ts';
+import { runLong } from './long-run.ts';
 import {
   DEFAULT_MODEL,
   MAX_CONTEXT,
@@ -15,7 +14,6 @@ import {
   readPrecision,
 } from './model-arguments.ts';
 import { checkWritable, isSameFile, type ReportFiles, writeReport } from './output-file.ts';
-import { ProgressBar } from './progress-bar.ts';
 
 const DEFAULT_CONTEXTS = [512, 2048, 8192];
 /** Curves want more points. */
@@ -50,21 +48,10 @@ models: ${presetNames().join(', ')}
 `,
   async run(argv: readonly string[], streams: Streams): Promise<number> {
     const { request, files } = readRequest(argv);
-    const threads = getNumThreads();
-    if (request.threads !== null) setNumThreads(request.threads);
-    const progress = new ProgressBar(streams.stderr);
-    const stopListening = exitOnInterrupt(progress);
-    try {
-      const report = await runBench(request, progress);
-      progress.clear();
-      const page = () => writeDocument(report);
-      writeReport(streams, report, (isTerminal) => formatReport(report, isTerminal), files, page);
-      return 0;
-    } finally {
-      progress.clear();
-      stopListening();
-      setNumThreads(threads);
-    }
+    const report = await runLong(streams, request.threads, (progress) => runBench(request, progress));
+    const page = () => writeDocument(report);
+    writeReport(streams, report, (isTerminal) => formatReport(report, isTerminal), files, page);
+    return 0;
   },
 };
 

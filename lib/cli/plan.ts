@@ -1,8 +1,7 @@
-import { getNumThreads, setNumThreads } from '../backend-info.ts';
 import { presetNames } from '../modules/presets.ts';
 import { readArguments, readCount, readCounts } from './arguments.ts';
 import { type Command, type Streams, UsageError } from './command.ts';
-import { exitOnInterrupt } from './interrupt.ts';
+import { runLong } from './long-run.ts';
 import {
   DEFAULT_MODEL,
   MAX_CONTEXT,
@@ -14,7 +13,6 @@ import {
 import { checkWritable, writeReport } from './output-file.ts';
 import { formatPlan } from './plan-report.ts';
 import { type PlanRequest, runPlan } from './plan-run.ts';
-import { ProgressBar } from './progress-bar.ts';
 
 const DEFAULT_CONTEXTS = [512, 4096, 32768];
 
@@ -42,20 +40,9 @@ models: ${presetNames().join(', ')}
 `,
   async run(argv: readonly string[], streams: Streams): Promise<number> {
     const { request, jsonFile } = readRequest(argv);
-    const threads = getNumThreads();
-    if (request.threads !== null) setNumThreads(request.threads);
-    const progress = new ProgressBar(streams.stderr);
-    const stopListening = exitOnInterrupt(progress);
-    try {
-      const report = await runPlan(request, progress);
-      progress.clear();
-      writeReport(streams, report, (isTerminal) => formatPlan(report, isTerminal), { json: jsonFile });
-      return 0;
-    } finally {
-      progress.clear();
-      stopListening();
-      setNumThreads(threads);
-    }
+    const report = await runLong(streams, request.threads, (progress) => runPlan(request, progress));
+    writeReport(streams, report, (isTerminal) => formatPlan(report, isTerminal), { json: jsonFile });
+    return 0;
   },
 };
 

@@ -139,7 +139,7 @@ class Tally {
   }
 
   add(name: string, yardstick: Yardstick, result: AttentionResult): void {
-    const report = judge(yardstick, result, 'native');
+    const report = judge(yardstick, result, this.#key.isa === 'typescript' ? 'reference' : 'native');
     const { outTolerance } = yardstick;
     this.#problems++;
     const shares = [

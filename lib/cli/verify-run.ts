@@ -1,5 +1,6 @@
 import { type AttentionResult, attention } from '../attention.ts';
 import { attentionWeights } from '../attention-weights.ts';
+import { selectBackend } from '../backend.ts';
 import { judge, measure, type Report, type Yardstick } from '../compare-attention.ts';
 import { describeAttention } from '../describe-attention.ts';
 import { ulpHistogram } from '../error-summary.ts';
@@ -11,14 +12,15 @@ import type { RowKey, VerifyReport, WorstRow } from './verify-report.ts';
 const MAX_KEYS_SHOWN = 5;
 
 /** Holds a claimed output, or else this package's own, against the oracle; looks for the mistake where they differ. */
-export function verifyClaim(claim: Claim, caller = 'verify'): VerifyReport {
+export function verifyClaim(claim: Claim): VerifyReport {
   const { q, k, v, options } = claim;
-  const problem = describeAttention(caller, q, k, v, options);
+  const problem = describeAttention('verify', q, k, v, options);
   const yardstick = measure(problem);
   const own = claim.expected === null ? resultOf(claim) : null;
   const claimed = claim.expected ?? (own as AttentionResult).out;
   const lse = own === null ? claim.expectedLse : own.lse;
-  const report = judge(yardstick, { out: claimed, lse }, own === null ? 'expected' : backendOf(claim));
+  const backend = own === null ? 'expected' : selectBackend(problem.backend).name;
+  const report = judge(yardstick, { out: claimed, lse }, backend);
   const { rows, wrongRows } = countRows(claimed, yardstick);
   return {
     pass: report.pass,
@@ -48,9 +50,6 @@ function findMistake(
 function resultOf({ q, k, v, options }: Claim): AttentionResult {
   return attention(q, k, v, { ...options, returnLse: true });
 }
-
-const backendOf = ({ options }: Claim): Report['backend'] =>
-  options.backend === 'reference' ? 'reference' : 'native';
 
 function countRows(claimed: Tensor, { want, outTolerance }: Yardstick): { rows: number; wrongRows: number } {
   const dim = claimed.shape[claimed.rank - 1];

@@ -3,10 +3,9 @@ import type { Tensor } from '../tensor.ts';
 import { formatShape } from '../tensor-layout.ts';
 import { readArguments } from './arguments.ts';
 import { type Command, type Streams, UsageError } from './command.ts';
-import { exitOnInterrupt } from './interrupt.ts';
+import { runLong } from './long-run.ts';
 import { readPrecision } from './model-arguments.ts';
 import { checkWritable, writeReport } from './output-file.ts';
-import { ProgressBar } from './progress-bar.ts';
 import { asHeads, type Claim, TENSOR_OPTIONS, TensorFiles } from './verify-inputs.ts';
 import { formatMatrix, verifyMachine } from './verify-matrix.ts';
 import { formatVerify } from './verify-report.ts';
@@ -78,18 +77,10 @@ The attention that was meant, as the options of attention() say it:
   },
 };
 
-function verifyKernels(streams: Streams, jsonFile: string | null): number {
-  const progress = new ProgressBar(streams.stderr);
-  const stopListening = exitOnInterrupt(progress);
-  try {
-    const report = verifyMachine(progress);
-    progress.clear();
-    writeReport(streams, report, () => formatMatrix(report), { json: jsonFile });
-    return report.pass ? 0 : FAILED;
-  } finally {
-    progress.clear();
-    stopListening();
-  }
+async function verifyKernels(streams: Streams, jsonFile: string | null): Promise<number> {
+  const report = await runLong(streams, null, (progress) => verifyMachine(progress));
+  writeReport(streams, report, () => formatMatrix(report), { json: jsonFile });
+  return report.pass ? 0 : FAILED;
 }
 
 async function readClaim(given: ReadonlyMap<string, string>): Promise<Claim> {
