@@ -112,8 +112,12 @@ TEST(background_aShortTaskDoesNotWaitForLongOnes) {
   Gate gate;
   Tasks tasks;
   for (int n = 0; n < 5; ++n) tasks.push_back(std::make_unique<Task>(record, n, false, &gate));
-  for (int n = 0; n < 20; ++n) tasks.push_back(std::make_unique<Task>(shorts, n, true, nullptr));
   for (const auto& task : tasks) background.submit(task.get());
+  waitUntil([&] { return record->begun.load() == 2; });  // one thread is left, which takes them in order
+  for (int n = 0; n < 20; ++n) {
+    tasks.push_back(std::make_unique<Task>(shorts, n, true, nullptr));
+    background.submit(tasks.back().get());
+  }
   waitFor(shorts->ended, 20);  // or for ever
   for (int i = 0; i < 20; ++i) CHECK_EQ(shorts->order[i].load(), i);
   CHECK_EQ(record->ended.word.load(), 0u);
