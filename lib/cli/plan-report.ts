@@ -1,6 +1,6 @@
 import { styleText } from 'node:util';
 import type { PlanReport } from './plan-run.ts';
-import type { LayerRates } from './plan-times.ts';
+import type { LayerRates, PhaseRates } from './plan-times.ts';
 import { formatNumber, formatShare, formatTable } from './table.ts';
 import { formatHeads } from './workloads.ts';
 
@@ -133,12 +133,12 @@ function formatRates({ rates }: PlanReport): string[] {
     rates.map((row) => [
       row.dtype,
       row.layer,
-      String(row.prefill.context),
+      contextOf(row.prefill),
       row.prefill.unit === null
         ? '-'
         : `${formatNumber((row.prefill.ceiling ?? Number.NaN) / 1e9)} (${row.prefill.unit})`,
       formatShare(row.prefill.share),
-      row.decode === null ? '-' : String(row.decode.context),
+      row.decode === null ? '-' : contextOf(row.decode),
       formatNumber((row.decode?.ceiling ?? Number.NaN) / 1e9),
       formatShare(row.decode?.share ?? null),
       limitOf(row),
@@ -146,6 +146,9 @@ function formatRates({ rates }: PlanReport): string[] {
     2,
   );
 }
+
+/** Where the ceiling was measured. */
+const contextOf = ({ points }: PhaseRates): string => String(points[points.length - 1].context);
 
 /** From this share of a plain read on, memory is what a decode step waits for. */
 const MEMORY_BOUND = 0.6;

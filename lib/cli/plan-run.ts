@@ -1,7 +1,8 @@
 import { type BackendInfo, backendInfo } from '../backend-info.ts';
 import { type CacheDType, kvCacheBytes, type ModelDescription } from '../modules/describe-model.ts';
 import type { AttentionProblem } from '../problem.ts';
-import { type LayerRates, measureLayer, predictSeconds } from './plan-times.ts';
+import { LayerMeter, ROUNDS } from './plan-meter.ts';
+import { type LayerRates, predictSeconds } from './plan-times.ts';
 import type { ProgressBar } from './progress-bar.ts';
 import { groupLayers, type LayerGroup, type Phase, usefulFlops, type Workload } from './workloads.ts';
 
@@ -185,22 +186,22 @@ async function measureRates(
   groups: readonly LayerGroup[],
   progress: ProgressBar,
 ): Promise<LayerRates[]> {
-  const { model, contexts, dtypes } = request;
+  const { contexts, dtypes } = request;
   const longest = contexts[contexts.length - 1];
-  const rates: LayerRates[] = [];
-  for (const dtype of dtypes) {
-    for (const group of groups) {
-      progress.show(
-        rates.length,
-        dtypes.length * groups.length,
-        `measuring one ${group.name} layer, ${dtype}`,
-      );
-      const at = (phase: Phase, context: number): Workload =>
-        workloadOf(request, group, phase, context, dtype);
-      rates.push(await measureLayer(model, group, dtype, longest, at));
-    }
+  const meters = dtypes.flatMap((dtype) =>
+    groups.map((group) => ({ dtype, group, meter: meterOf(request, group, dtype, longest) })),
+  );
+  for (let n = 0; n < ROUNDS * meters.length; n++) {
+    const { dtype, group, meter } = meters[n % meters.length];
+    progress.show(n, ROUNDS * meters.length, `measuring one ${group.name} layer, ${dtype}`);
+    await meter.round();
   }
-  return rates;
+  return meters.map(({ meter }) => meter.rates);
+}
+
+function meterOf(request: PlanRequest, group: LayerGroup, dtype: CacheDType, longest: number): LayerMeter {
+  const at = (phase: Phase, context: number): Workload => workloadOf(request, group, phase, context, dtype);
+  return new LayerMeter(request.model, group, dtype, longest, at);
 }
 
 function timeRow(

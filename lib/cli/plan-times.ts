@@ -1,53 +1,34 @@
-import { backendInfo } from '../backend-info.ts';
-import type { CacheDType, ModelDescription } from '../modules/describe-model.ts';
-import { loadAddon } from '../native/loader.ts';
-import { Ceilings, coldBytes, type ProductUnit } from './ceilings.ts';
-import { measure } from './measure.ts';
-import { scoreOptions } from './model-scores.ts';
-import { type PrepareOptions, prepare } from './prepare.ts';
-import {
-  cachedBytes,
-  type LayerGroup,
-  type LayerShape,
-  type Phase,
-  usefulFlops,
-  visiblePairs,
-  type Workload,
-} from './workloads.ts';
+import type { CacheDType } from '../modules/describe-model.ts';
+import type { ProductUnit } from './ceilings.ts';
+import { cachedBytes, type LayerShape, visiblePairs, type Workload } from './workloads.ts';
 
-/**
- * How fast this machine does one layer. Prefill is taken to go with the pairs that it computes, decode with the bytes
- * that it reads, beside a fixed time a step: both are measured at a size that takes a fraction of a second, between probes
- * of the ceiling that limits them.
- */
+/** A measured time. `amount` is what time goes with: pairs that prefill computes, bytes that decode reads. */
+export interface RatePoint {
+  readonly context: number;
+  readonly amount: number;
+  readonly seconds: number;
+}
+
+/** What was measured of one phase of a layer. */
+export interface PhaseRates {
+  /** From few tokens to many. Decode reads data that no cache of the processor holds. */
+  readonly points: readonly RatePoint[];
+  /** FLOP/s of the unit, or bytes/s of a plain read, beside the last point; null on the reference backend. */
+  readonly ceiling: number | null;
+  /** The share of the ceiling that the last point reached. */
+  readonly share: number | null;
+}
+
+/** How fast this machine does one layer. */
 export interface LayerRates {
   readonly dtype: CacheDType;
   readonly layer: string;
   readonly shape: LayerShape;
-  readonly prefill: {
-    readonly context: number;
-    readonly secondsPerPair: number;
-    /** 'FMA', 'tile' or null, the ceiling in FLOP/s and the share of it reached. */
-    readonly unit: ProductUnit | null;
-    readonly ceiling: number | null;
-    readonly share: number | null;
-  };
-  readonly decode: {
-    readonly context: number;
-    readonly secondsPerStep: number;
-    readonly secondsPerByte: number;
-    /** Bytes/s of a plain read, and the share of it reached. */
-    readonly ceiling: number | null;
-    readonly share: number | null;
-  } | null;
+  /** `unit`: what does the products, 'FMA' or 'tile'; null on the reference backend. */
+  readonly prefill: PhaseRates & { readonly unit: ProductUnit | null };
+  /** null: the model does not decode. */
+  readonly decode: PhaseRates | null;
 }
-
-const BUDGET = { seconds: 0.25, minSamples: 5 };
-const PREFILL_SECONDS = 0.1;
-const MIN_PREFILL = 128;
-const MAX_PREFILL = 2048;
-const SHORT_DECODE = 64;
-const MAX_DECODE = 8192;
 
 /**
  * Pairs of one head that prefill computes: those that are visible, and half a tile more at each query, where a tile
@@ -59,96 +40,40 @@ const computedPairs = (workload: Workload): number => {
   return visiblePairs(workload) + (causal || window < context ? EDGE_PAIRS * context : 0);
 };
 
-/** Measures a layer at contexts up to `longest`. */
-export async function measureLayer(
-  model: ModelDescription,
-  group: LayerGroup,
-  dtype: CacheDType,
-  longest: number,
-  at: (phase: Phase, context: number) => Workload,
-): Promise<LayerRates> {
-  const meter = new Meter(model, group);
-  return {
-    dtype,
-    layer: group.name,
-    shape: group.shape,
-    prefill: await meter.prefill((context) => at('prefill', context), longest),
-    decode: model.causal ? await meter.decode((context) => at('decode', context), longest) : null,
-  };
+/** What the time of a workload goes with. */
+export function amountOf(workload: Workload): number {
+  return workload.phase === 'decode' ? cachedBytes(workload) : computedPairs(workload);
 }
 
-/** Seconds that one layer should take. */
+/** Seconds that one layer should take; NaN where the rates say nothing of the phase. */
 export function predictSeconds(rates: LayerRates, workload: Workload): number {
-  if (workload.phase !== 'decode') return rates.prefill.secondsPerPair * computedPairs(workload);
-  if (rates.decode === null) return Number.NaN;
-  return rates.decode.secondsPerStep + rates.decode.secondsPerByte * cachedBytes(workload);
+  const points = (workload.phase === 'decode' ? rates.decode : rates.prefill)?.points;
+  return points === undefined ? Number.NaN : secondsAt(points, amountOf(workload));
 }
 
-class Meter {
-  readonly #options: PrepareOptions;
-  readonly #ceilings: Ceilings | null;
-
-  constructor(model: ModelDescription, group: LayerGroup) {
-    const addon = loadAddon();
-    const machine = backendInfo();
-    this.#options = scoreOptions(model, group.shape.numHeads);
-    this.#ceilings =
-      machine.backend === 'native' && !(addon instanceof Error) ? new Ceilings(addon, machine.threads) : null;
+/**
+ * On straight lines between the measured points: short steps cost more than their bytes, and bytes in the last-level
+ * cache less than those in memory. Less than the first point costs what the first line says, but not less than its part
+ * of that point; more than the last point goes on with the last line, between half its average and its average.
+ */
+function secondsAt(points: readonly RatePoint[], amount: number): number {
+  const first = points[0];
+  const last = points[points.length - 1];
+  const average = last.seconds / last.amount;
+  if (points.length === 1) return average * amount;
+  const slopeTo = (n: number): number =>
+    (points[n].seconds - points[n - 1].seconds) / (points[n].amount - points[n - 1].amount);
+  if (amount < first.amount) {
+    const onLine = first.seconds - slopeTo(1) * (first.amount - amount);
+    return Math.min(first.seconds, Math.max(onLine, (first.seconds / first.amount) * amount));
   }
-
-  /** At the context, a power of two, that takes about PREFILL_SECONDS. */
-  async prefill(at: (context: number) => Workload, longest: number): Promise<LayerRates['prefill']> {
-    const ceilings = this.#ceilings;
-    const unit = ceilings?.unitOf(at(1)) ?? null;
-    for (let context = Math.min(MIN_PREFILL, longest); ; context *= 2) {
-      const workload = at(context);
-      const flops = usefulFlops(workload);
-      const ceiling =
-        ceilings === null || unit === null ? null : (seconds: number) => ceilings.products(unit, seconds);
-      const { seconds, ...reached } = await this.#time(workload, flops, ceiling, 0);
-      if (seconds < PREFILL_SECONDS / 4 && 2 * context <= Math.min(longest, MAX_PREFILL)) continue;
-      return {
-        context,
-        secondsPerPair: seconds / computedPairs(workload),
-        unit,
-        ceiling: reached.ceiling,
-        share: reached.share,
-      };
-    }
+  if (amount > last.amount) {
+    const slope = Math.min(average, Math.max(average / 2, slopeTo(points.length - 1)));
+    return last.seconds + slope * (amount - last.amount);
   }
-
-  /** On cold data at two lengths, which tell apart what a step takes and what a byte takes. */
-  async decode(at: (context: number) => Workload, longest: number): Promise<LayerRates['decode']> {
-    const ceilings = this.#ceilings;
-    const timed = async (context: number) => {
-      const bytes = cachedBytes(at(context));
-      const ceiling = ceilings === null ? null : () => ceilings.read(bytes);
-      return { bytes, ...(await this.#time(at(context), bytes, ceiling, coldBytes())) };
-    };
-    const context = Math.min(longest, at(1).window, MAX_DECODE);
-    const long = await timed(context);
-    const reached = { context, ceiling: long.ceiling, share: long.share };
-    if (context <= 2 * SHORT_DECODE)
-      return { ...reached, secondsPerStep: 0, secondsPerByte: long.seconds / long.bytes };
-    const short = await timed(SHORT_DECODE);
-    const slope = (long.seconds - short.seconds) / (long.bytes - short.bytes);
-    const secondsPerByte = Math.max(slope, 0.5 * (long.seconds / long.bytes));
-    const secondsPerStep = Math.max(0, long.seconds - secondsPerByte * long.bytes);
-    return { ...reached, secondsPerStep, secondsPerByte };
-  }
-
-  async #time(
-    workload: Workload,
-    amount: number,
-    ceiling: ((seconds: number) => number) | null,
-    cold: number,
-  ) {
-    const prepared = prepare(workload, { ...this.#options, coldBytes: cold });
-    try {
-      prepared.check();
-      return await measure(prepared, amount, ceiling, BUDGET);
-    } finally {
-      prepared.dispose();
-    }
-  }
+  const next = Math.max(
+    1,
+    points.findIndex((point) => amount <= point.amount),
+  );
+  return points[next].seconds - slopeTo(next) * (points[next].amount - amount);
 }

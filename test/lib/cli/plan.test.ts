@@ -6,11 +6,12 @@ import { coldBytes } from '../../../lib/cli/ceilings.ts';
 import { main } from '../../../lib/cli/main.ts';
 import { measure } from '../../../lib/cli/measure.ts';
 import { readSize } from '../../../lib/cli/plan.ts';
+import { LayerMeter } from '../../../lib/cli/plan-meter.ts';
 import { formatBytes, formatDuration, formatFlopCount } from '../../../lib/cli/plan-report.ts';
 import type { PlanReport } from '../../../lib/cli/plan-run.ts';
-import { measureLayer, predictSeconds } from '../../../lib/cli/plan-times.ts';
+import { predictSeconds } from '../../../lib/cli/plan-times.ts';
 import { prepare } from '../../../lib/cli/prepare.ts';
-import { groupLayers, type Phase, type Workload } from '../../../lib/cli/workloads.ts';
+import { cachedBytes, groupLayers, type Phase, type Workload } from '../../../lib/cli/workloads.ts';
 import { KVCache } from '../../../lib/kv-cache.ts';
 import { type CacheDType, describeModel } from '../../../lib/modules/describe-model.ts';
 import { presetConfig } from '../../../lib/modules/presets.ts';
@@ -160,7 +161,9 @@ describe.runIf(!(loadAddon() instanceof Error))('times', () => {
 
   // Other tests run beside this one. `node bench/run.mjs plan` holds them to 30% on an idle machine.
   test('are of the size of what is measured', { retry: 3 }, async () => {
-    const rates = await measureLayer(model, group, 'float32', 4096, at);
+    const meter = new LayerMeter(model, group, 'float32', 4096, at);
+    await meter.round();
+    const { rates } = meter;
     for (const workload of [at('prefill', 1024), at('decode', 2048), at('decode', 16384)]) {
       const ratio = predictSeconds(rates, workload) / (await timed(workload));
       expect(Math.abs(Math.log(ratio)), `${workload.phase} ${workload.context}: ${ratio}`).toBeLessThan(
@@ -181,6 +184,33 @@ describe.runIf(!(loadAddon() instanceof Error))('times', () => {
     );
     for (const row of report.times) expect(row.milliseconds).toBeGreaterThan(0);
   });
+});
+
+describe('a prediction from measured points', () => {
+  const [group] = groupLayers(describeModel(presetConfig('minimind2'))).groups;
+  const decodeOf = (context: number): Workload => ({
+    ...{ phase: 'decode', context, shape: group.shape, causal: true, window: Infinity, dtype: 'float32' },
+  });
+  const predicted = (seconds: Record<number, number>, context: number): number => {
+    const points = Object.entries(seconds).map(([at, seconds]) => ({
+      ...{ context: Number(at), amount: cachedBytes(decodeOf(Number(at))), seconds },
+    }));
+    const phase = { points, ceiling: null, share: null };
+    const layer = { dtype: 'float32', layer: 'full', shape: group.shape } as const;
+    return predictSeconds({ ...layer, prefill: { ...phase, unit: null }, decode: phase }, decodeOf(context));
+  };
+  test.each<[string, Record<number, number>, number, number]>([
+    ['at a point', { 64: 2, 1024: 5, 8192: 7 }, 1024, 5],
+    ['at the last point', { 64: 2, 1024: 5, 8192: 7 }, 8192, 7],
+    ['between two', { 64: 2, 1024: 5 }, 544, 3.5],
+    ['before the first: a fixed part and one for each token', { 100: 2, 200: 3 }, 50, 1.5],
+    ['before the first, never less than its part of that', { 100: 2, 200: 6 }, 50, 1],
+    ['before the first, never more than that', { 100: 2, 200: 1 }, 50, 2],
+    ['after the last', { 100: 2, 200: 3 }, 300, 4],
+    ['after the last, no dearer than its average', { 100: 1, 200: 4 }, 300, 6],
+    ['after the last, no cheaper than half of that', { 100: 4, 200: 4 }, 300, 5],
+    ['from one point', { 100: 4 }, 25, 1],
+  ])('%s', (_, seconds, context, expected) => expect(predicted(seconds, context)).toBeCloseTo(expected, 9));
 });
 
 describe('refuses, in one line, writing nothing', () => {
