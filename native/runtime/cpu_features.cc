@@ -34,7 +34,7 @@
 namespace sdpa {
 namespace {
 
-inline bool bit(uint64_t word, int index) { return (word >> index & 1) != 0; }
+[[maybe_unused]] inline bool bit(uint64_t word, int index) { return (word >> index & 1) != 0; }
 
 #if defined(SDPA_X86)
 

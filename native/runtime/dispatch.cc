@@ -28,8 +28,10 @@ struct IsaRow {
   bool (*fastest)(const CpuFeatures& cpu);  // faster than those that follow; the others must be asked for
 };
 
+#if defined(__x86_64__) || defined(_M_X64)
 bool hasAvx2(const CpuFeatures& cpu) { return cpu.avx2 && cpu.fma && cpu.f16c; }
 bool hasAvx512(const CpuFeatures& cpu) { return cpu.avx512 && hasAvx2(cpu); }
+#endif
 bool always(const CpuFeatures&) { return true; }
 
 // Best first.
