@@ -1,6 +1,6 @@
-// Each ISA's library exports one symbol (its kernel table), nothing weak, and asks for nothing but plain C: a weak
-// symbol compiled for AVX-512 could become everybody's copy and fault on an older machine. An argument names another
-// folder of isa_*.a than that of the build.
+// Each ISA's library exports one symbol (its kernel table), nothing weak, and asks for nothing but plain C and the tables of
+// ISAs that it extends: a weak symbol compiled for AVX-512 could become everybody's copy and fault on an older machine. An
+// argument names another folder of isa_*.a than that of the build.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -26,13 +26,22 @@ function symbols(archive) {
     .map(([, name, type]) => [type, name.replace(/@.*/, '')]);
 }
 
+/** Whether this is the kernel table of an ISA whose instructions `isa` has too. */
+function isExtendedTable(isa, name) {
+  const other = isaTable.isas[name.match(/^_?sdpa_kernels_(\w+)$/)?.[1]];
+  const instructions = (flags) => flags.filter((flag) => flag.startsWith('-m'));
+  return (
+    other !== undefined && instructions(other.gcc).every((flag) => isaTable.isas[isa].gcc.includes(flag))
+  );
+}
+
 /** What is wrong with the library of this ISA, in words. */
 function faults(isa, archive) {
   const all = symbols(archive);
   const exported = all.filter(([type]) => /[A-TX-Z]/.test(type)).map(([, name]) => name);
   const weak = all.filter(([type]) => /[WwVvu]/.test(type)).map(([, name]) => name);
   const foreign = all
-    .filter(([type, name]) => type === 'U' && !allowedUndefined.test(name))
+    .filter(([type, name]) => type === 'U' && !allowedUndefined.test(name) && !isExtendedTable(isa, name))
     .map(([, name]) => name);
   const found = [];
   if (exported.length !== 1 || !exported[0].includes(isa))

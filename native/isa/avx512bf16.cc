@@ -1,5 +1,6 @@
 #include "../simd/vec_avx512.h"
 #include "../simd/tile_unit_avx512bf16.h"
+#include "extends_avx512.h"
 
 #include "../kernels/decode_integers.h"
 #include "../kernels/decode_pairs.h"

@@ -141,7 +141,7 @@ inline void decodeByIntegers(const Problem& problem, const DecodeTask& task, voi
     return kOtherwise(problem, task, scratch);
   }
   IntegerDecode decode(problem, task, {static_cast<char*>(scratch), 0});
-  if (!decodedByIntegers(decode)) return decodeTask<int8_t>(problem, task, scratch);
+  if (!decodedByIntegers(decode)) return kExtended.decode(problem, task, scratch);
   decode.storePartial();
 }
 

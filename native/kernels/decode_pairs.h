@@ -121,7 +121,7 @@ inline void decodeByPairs(const Problem& problem, const DecodeTask& task, void* 
     return decodeByTiles(problem, task, scratch);
   }
   PairDecode decode(problem, task, {static_cast<char*>(scratch), 0});
-  if (!decodedByPairs(decode)) return decodeTask<BFloat16>(problem, task, scratch);
+  if (!decodedByPairs(decode)) return kExtended.decode(problem, task, scratch);
   decode.storePartial();
 }
 

@@ -1,7 +1,7 @@
 // What the Products have in common whose operands are Pairs: two channels of a key, or two keys' values of a channel.
 #pragma once
 
-#include "decode_products.h"
+#include "decode.h"
 
 namespace sdpa {
 namespace {

@@ -1,7 +1,7 @@
-// The tasks of a table with tiles: which cut the inputs ask for, and prefill and decode by it.
+// The tasks of a table with tiles: which cut the inputs ask for, and prefill and decode by it. Others are left to the ISA that
+// this one extends.
 #pragma once
 
-#include "decode_rows.h"
 #include "tile_prefill.h"
 
 namespace sdpa {
@@ -43,14 +43,14 @@ inline size_t prefillScratchBytesByTiles(const Problem& problem, int64_t rows) {
         (void)scratch;
         return arena.used;
       },
-      [&] { return prefillScratchBytes(problem, rows); });
+      [&] { return kExtended.prefillScratchBytes(problem, rows); });
 }
 
 inline void prefillByTiles(const Problem& problem, const PrefillTask& task, void* scratch) {
   withCut(
       problem,
       [&](auto cut) { runTilePrefill<decltype(cut)>(problem, task, {static_cast<char*>(scratch), 0}); },
-      [&] { prefill(problem, task, scratch); });
+      [&] { kExtended.prefill(problem, task, scratch); });
 }
 
 // A chunk of keys against all rows of a KV head, as decode.h does it, for so many rows that arithmetic counts.
@@ -74,12 +74,13 @@ inline bool decodesByTiles(const Problem& problem, int64_t rows) {
 }
 
 inline size_t decodeScratchBytesByTiles(const Problem& problem, int64_t rows) {
-  return decodesByTiles(problem, rows) ? prefillScratchBytesByTiles(problem, rows) : decodeRowsScratchBytes(problem, rows);
+  return decodesByTiles(problem, rows) ? prefillScratchBytesByTiles(problem, rows)
+                                       : kExtended.decodeScratchBytes(problem, rows);
 }
 
 inline void decodeByTiles(const Problem& problem, const DecodeTask& task, void* scratch) {
   if (!decodesByTiles(problem, problem.sequences[task.sequence].qLen * problem.groupSize)) {
-    return decodeRows(problem, task, scratch);
+    return kExtended.decode(problem, task, scratch);
   }
   withCut(
       problem, [&](auto cut) { runTileDecode<decltype(cut)>(problem, task, {static_cast<char*>(scratch), 0}); }, [] {});
