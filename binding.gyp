@@ -45,6 +45,9 @@
       'type': 'static_library',
       'win_delay_load_hook': 'false',
       'sources': ['native/isa/portable.cc'],
+      'cflags_cc': ['<!@(<(tree) flags portable gcc)'],
+      'xcode_settings': { 'OTHER_CPLUSPLUSFLAGS': ['<!@(<(tree) flags portable gcc)'] },
+      'msvs_settings': { 'VCCLCompilerTool': { 'AdditionalOptions': ['<!@(<(tree) flags portable msvc)'] } },
     },
   ],
   'conditions': [

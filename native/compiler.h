@@ -3,6 +3,7 @@
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define SDPA_ALWAYS_INLINE __forceinline
+#define SDPA_NO_INLINE __declspec(noinline)  // where a copy for each caller costs bytes and saves no time
 #define SDPA_HIDDEN
 #define SDPA_UNROLL
 #define SDPA_READ_FLAG(p) (*(p))  // a volatile int that another thread writes
@@ -20,6 +21,7 @@
 #endif
 #else
 #define SDPA_ALWAYS_INLINE inline __attribute__((always_inline))
+#define SDPA_NO_INLINE __attribute__((noinline))
 #if defined(_WIN32)  // where nothing is exported that does not ask for it
 #define SDPA_HIDDEN
 #else

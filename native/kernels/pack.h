@@ -33,9 +33,9 @@ inline void storeUpTo(Vec x, int64_t n, float* out) {
 template <class Half>
 inline void storeUpTo(Vec x, int64_t n, Half* out) {
   if (n >= Vec::kWidth) return x.store(out);
-  float lanes[Vec::kWidth];
+  Half lanes[Vec::kWidth];
   x.store(lanes);
-  for (int64_t i = 0; i < n; ++i) fromFloat(lanes[i], out + i);
+  memcpy(out, lanes, static_cast<size_t>(n) * sizeof(Half));
 }
 
 // What the numbers of a row of K or V are multiples of.

@@ -202,7 +202,7 @@ SDPA_UNROLL
     }
   }
 
-  void finalize(const QueryTile& tile) const {
+  SDPA_NO_INLINE void finalize(const QueryTile& tile) const {
     if (problem.qDType == kFloat32) finalize<float>(tile);
     if (problem.qDType == kFloat16) finalize<Float16>(tile);
     if (problem.qDType == kBFloat16) finalize<BFloat16>(tile);
