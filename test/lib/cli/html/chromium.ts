@@ -36,7 +36,11 @@ export class Browser {
     this.#process = spawn(
       program,
       [...options, ...quiet, `--user-data-dir=${this.#folder}`, '--remote-debugging-pipe', 'about:blank'],
-      { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'] },
+      // Without what is put under Node: a sanitizer's allocator is none for a browser.
+      {
+        stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
+        env: { ...process.env, LD_PRELOAD: undefined },
+      },
     );
     const [, , , input, output] = this.#process.stdio;
     this.#input = input as Writable;
