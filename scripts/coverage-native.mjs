@@ -63,7 +63,7 @@ function countLines() {
   for (const file of filesUnder(build, '.gcda')) rmSync(file);
   rmSync(copy, { recursive: true, force: true });
   mkdirSync(join(copy, 'build/Release'), { recursive: true });
-  for (const name of ['lib', 'test', 'dist', 'package.json', 'vitest.config.ts', 'tsconfig.json'])
+  for (const name of ['lib', 'test', 'scripts', 'dist', 'package.json', 'vitest.config.ts', 'tsconfig.json'])
     cpSync(name, join(copy, name), { recursive: true });
   cpSync(join(build, 'node_sdpa.node'), join(copy, 'build/Release/node_sdpa.node'));
   symlinkSync(resolve('node_modules'), join(copy, 'node_modules'));
