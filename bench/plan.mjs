@@ -13,7 +13,7 @@ import { presetConfig } from '../dist/modules/presets.js';
 import { print } from './machine.mjs';
 
 const MODELS = ['minimind2', 'llama3-8b', 'gpt-oss-20b'];
-const CONTEXTS = { prefill: [100, 300, 3000], decode: [300, 3000, 24000] };
+const CONTEXTS = { prefill: [300, 700, 3000], decode: [300, 3000, 24000] };
 const LIMIT = 1.3;
 const BUDGET = { seconds: 0.1, minSamples: 3 };
 

@@ -25,9 +25,12 @@ export interface Measurement {
 
 const MAX_SAMPLES = 200;
 const FIRST_CEILING_SECONDS = 0.02;
+/** Runs shorter than that are timed several in a row, as the layers of a model follow one another. */
+const SAMPLE_SECONDS = 0.002;
+const MAX_RUNS = 32;
 
 /**
- * Times `work`, which does `amount` operations (or reads so many bytes) a run, and between any two runs the ceiling
+ * Times `work`, which does `amount` operations (or reads so many bytes) a run, and between any two samples the ceiling
  * of such work: on a machine that others use too, only neighbours in time can be compared. The caller has warmed up.
  *
  * @param ceiling the machine's rate, measured for about so many seconds
@@ -43,13 +46,15 @@ export async function measure(
   const shares: number[] = [];
   const end = performance.now() + 1000 * budget.seconds;
   let before = ceiling?.(FIRST_CEILING_SECONDS) ?? null;
+  let runs = 1;
   while (times.length < budget.minSamples || (performance.now() < end && times.length < MAX_SAMPLES)) {
     // Lets an interrupt through.
     await setImmediate();
-    const seconds = timeOf(work);
+    const seconds = timeOf(work, runs);
     times.push(seconds);
+    runs = Math.min(MAX_RUNS, Math.max(1, Math.round(SAMPLE_SECONDS / seconds)));
     if (ceiling === null || before === null) continue;
-    const after = ceiling(seconds);
+    const after = ceiling(runs * seconds);
     shares.push(amount / seconds / ((before + after) / 2));
     ceilings.push(after);
     before = after;
@@ -62,13 +67,16 @@ export async function measure(
   };
 }
 
-/** Seconds of one run, which is then undone. */
-export function timeOf(work: Repeatable): number {
-  const start = performance.now();
-  work.run();
-  const seconds = (performance.now() - start) / 1000;
-  work.rewind();
-  return seconds;
+/** Seconds of a run, each of which is then undone: the mean of several in a row. */
+export function timeOf(work: Repeatable, runs = 1): number {
+  let milliseconds = 0;
+  for (let n = 0; n < runs; n++) {
+    const start = performance.now();
+    work.run();
+    milliseconds += performance.now() - start;
+    work.rewind();
+  }
+  return milliseconds / 1000 / runs;
 }
 
 /** The middle value, or the mean of the two middle ones. */

@@ -15,7 +15,7 @@ const BUDGET = { seconds: 0.1, minSamples: 3 };
 const FIRST_PREFILL = 128;
 const MAX_PREFILL = 2048;
 const MAX_PREFILL_SECONDS = 0.1;
-const DECODE_CONTEXTS = [64, 1024, 8192, 32768];
+const DECODE_CONTEXTS = [64, 256, 1024, 8192, 32768];
 const MAX_DECODE_BYTES = 2 ** 27;
 
 /** A workload, and what its quietest round measured. */

@@ -7,7 +7,7 @@ test('median', () => {
   expect(median([5])).toBe(5);
 });
 
-test('measure: every run is undone, a ceiling stands before and after each, and the share is rate by ceiling', async () => {
+test('measure: every run is undone, short ones are timed in rows, and a ceiling stands before and after each', async () => {
   const events: string[] = [];
   const work = { run: () => void events.push('run'), rewind: () => void events.push('rewind') };
   let rate = 100;
@@ -17,19 +17,27 @@ test('measure: every run is undone, a ceiling stands before and after each, and 
     rate += 100;
     return rate;
   };
-  const {
-    seconds,
-    samples,
-    share,
-    ceiling: medianCeiling,
-  } = await measure(work, 0, ceiling, {
-    seconds: 0,
-    minSamples: 3,
-  });
-  const sample = ['run', 'rewind', 'ceiling'];
-  expect(events).toEqual(['ceiling', ...sample, ...sample, ...sample]);
+  const measured = await measure(work, 0, ceiling, { seconds: 0, minSamples: 3 });
+  const row = (runs: number) => [...Array.from({ length: runs }, () => ['run', 'rewind']).flat(), 'ceiling'];
+  expect(events).toEqual(['ceiling', ...row(1), ...row(32), ...row(32)]);
+  const { seconds, samples, share, ceiling: medianCeiling } = measured;
   expect({ samples, share, medianCeiling }).toEqual({ samples: 3, share: 0, medianCeiling: 400 });
   expect(seconds).toBeGreaterThanOrEqual(0);
+});
+
+test('measure: a run of two milliseconds is a sample', async () => {
+  let runs = 0;
+  const run = (): void => {
+    const end = performance.now() + 2;
+    while (performance.now() < end);
+    runs++;
+  };
+  const { samples, seconds } = await measure({ run, rewind: () => {} }, 1, null, {
+    seconds: 0,
+    minSamples: 4,
+  });
+  expect({ runs, samples }).toEqual({ runs: 4, samples: 4 });
+  expect(seconds).toBeGreaterThanOrEqual(0.002);
 });
 
 test('measure: the share compares a run with the mean of its neighbours', async () => {
