@@ -15,6 +15,8 @@ const EXCLUDED = [
   /^contention_|^threadPool_|^parkedWorkers_losesNoWakeup/, // it runs one thread at a time: nothing helps, everything waits
   /^cpuFeatures_agreeWithTheKernel/, // /proc/cpuinfo speaks of the processor, CPUID of valgrind's
   /^kvCache_limitedAddressSpace/, // a limit that would bind valgrind
+  // They hand inaccessible memory to write(2), which tells by EFAULT that it is: to memcheck an error.
+  /^virtualMemory_reservedIsAligned|^virtualMemory_decommittedIs|^guardPage_bufferTouches/,
   /^virtualMemory_commitsWhatItIsTold/, // reserves 64 GiB, for which valgrind keeps no place
 ];
 
