@@ -1,3 +1,5 @@
+import { OptionError } from '../errors.ts';
+import { copyList, formatValue } from '../tensor-layout.ts';
 import type { ConfigFields, ModelConfig } from './model-config.ts';
 import { type RopeScaling, resolveRope } from './rope-scaling.ts';
 
@@ -47,7 +49,7 @@ export function layerRope(config: ModelConfig, layerType: string, headDim: numbe
     scaling,
   });
   const isScaled = (scaling.rope_type ?? scaling.type ?? 'default') !== 'default';
-  return { theta, dim: dim - (dim % 2), scaling: isScaled ? withoutUndefined(scaling) : null };
+  return { theta, dim: dim - (dim % 2), scaling: isScaled ? describedScaling(scaling, headDim) : null };
 }
 
 /** Whether positions enter by rotation, rather than by ALiBi or by an embedding that is added to the input. */
@@ -67,8 +69,13 @@ function isKeyedByLayerType(config: ModelConfig): boolean {
   );
 }
 
-function withoutUndefined(scaling: RopeScaling): RopeScaling {
-  return Object.fromEntries(
-    Object.entries(scaling).filter(([, value]) => value !== undefined && value !== null),
-  );
+/** Of the fields those that are there. A JSON file can hold numbers that are none, such as 1e999. */
+function describedScaling(scaling: RopeScaling, headDim: number): RopeScaling {
+  const fields = Object.entries(scaling).filter(([, value]) => value !== undefined && value !== null);
+  for (const [field, value] of fields) {
+    const numbers = copyList(value, headDim) ?? [value];
+    if (numbers.some((entry) => typeof entry === 'number' && !Number.isFinite(entry)))
+      throw new OptionError(`describeModel: rope_scaling.${field} must be finite; got ${formatValue(value)}`);
+  }
+  return Object.fromEntries(fields);
 }

@@ -264,6 +264,16 @@ describe('describeModel', () => {
     ],
     ['scaling', { ...llama, rope_scaling: 'linear' }, /rope_scaling must be an object; got 'linear'/],
     ['rope type', { ...llama, rope_scaling: { type: 'x' } }, /rope_type 'x' is unknown/],
+    [
+      'a number that is none',
+      { ...llama, rope_scaling: { rope_type: 'linear', factor: Infinity } },
+      /rope_scaling\.factor must be finite; got Infinity/,
+    ],
+    [
+      'one in a list',
+      { ...llama, rope_scaling: { rope_type: 'longrope', short_factor: [1, Infinity] } },
+      /rope_scaling\.short_factor must be finite/,
+    ],
     ['theta', { ...llama, rope_theta: 'big' }, /rope_theta must be a number; got 'big'/],
     ['flag', { ...llama, use_sliding_window: 'no' }, /use_sliding_window must be true or false/],
   ])('refuses %s in one line', (_, config, message) => {
