@@ -20,6 +20,7 @@ import {
 import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { buildSync } from 'esbuild';
 import { hasTool, npmProgram, runtime } from './runtimes.mjs';
 
 const root = resolve(import.meta.dirname, '..');
@@ -112,6 +113,15 @@ function types(project, tsc) {
   run(process.execPath, [tsc, ...options, 'types.mts'], { cwd: project });
 }
 
+/** What esbuild cannot bundle is a failure of the package's. */
+function bundle(options) {
+  try {
+    return buildSync(options);
+  } catch (error) {
+    throw new Failure(error.message);
+  }
+}
+
 /** A bundle and the addon that was copied beside it, moved to where no package is. */
 function bundles(project, format) {
   const out = join(work, `bundle-${format}`);
@@ -122,29 +132,24 @@ function bundles(project, format) {
     join(project, 'app.mjs'),
     `${source}console.log(attention(x, x, x).shape.join(), backendInfo().backend);\n`,
   );
-  const { stderr } = run(
-    process.execPath,
-    [
-      join(root, 'node_modules/esbuild/bin/esbuild'),
-      ...[
-        'app.mjs',
-        '--bundle',
-        '--platform=node',
-        `--format=${format}`,
-        '--loader:.node=copy',
-        '--log-level=error',
-      ],
-      `--outfile=${join(out, `app.${extension}`)}`,
-      // esbuild's own shim of require() needs a real one.
-      ...(format === 'esm'
-        ? [
-            "--banner:js=import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
-          ]
-        : []),
-    ],
-    { cwd: project },
-  );
-  if (stderr) throw new Failure(stderr);
+  // By its API: npm's install leaves a script or the program itself at bin/esbuild.
+  const { warnings } = bundle({
+    absWorkingDir: project,
+    entryPoints: ['app.mjs'],
+    bundle: true,
+    platform: 'node',
+    format,
+    loader: { '.node': 'copy' },
+    logLevel: 'silent',
+    outfile: join(out, `app.${extension}`),
+    // esbuild's own shim of require() needs a real one.
+    ...(format === 'esm' && {
+      banner: {
+        js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
+      },
+    }),
+  });
+  if (warnings.length > 0) throw new Failure(warnings.map(({ text }) => text).join('\n'));
   const { stdout } = run(process.execPath, [`app.${extension}`], { cwd: out });
   if (stdout !== '1,1,4,8 native\n') throw new Failure(`the bundle printed ${stdout}`);
 }
