@@ -99,7 +99,7 @@ export function copyList(value: unknown, most: number): unknown[] | null {
   if (!isTypedArray && !Array.isArray(value)) return null;
   const list = value as ArrayLike<unknown>;
   const length: unknown = isTypedArray ? typedArrayLengthOf(value as ArrayBufferView) : list.length;
-  if (!Number.isSafeInteger(length) || (length as number) < 0 || (length as number) > most) return null;
+  if (!Number.isSafeInteger(length) || (length as number) < 0 || !((length as number) <= most)) return null;
   const copy: unknown[] = [];
   for (let n = 0; n < (length as number); n++) copy.push(list[n]);
   return copy;

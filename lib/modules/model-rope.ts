@@ -49,7 +49,7 @@ export function layerRope(config: ModelConfig, layerType: string, headDim: numbe
     scaling,
   });
   const isScaled = (scaling.rope_type ?? scaling.type ?? 'default') !== 'default';
-  return { theta, dim: dim - (dim % 2), scaling: isScaled ? describedScaling(scaling, headDim) : null };
+  return { theta, dim: dim - (dim % 2), scaling: isScaled ? describedScaling(scaling) : null };
 }
 
 /** Whether positions enter by rotation, rather than by ALiBi or by an embedding that is added to the input. */
@@ -69,11 +69,14 @@ function isKeyedByLayerType(config: ModelConfig): boolean {
   );
 }
 
+/** Beyond any model's number of channels. */
+const MAX_FACTORS = 2 ** 16;
+
 /** Of the fields those that are there. A JSON file can hold numbers that are none, such as 1e999. */
-function describedScaling(scaling: RopeScaling, headDim: number): RopeScaling {
+function describedScaling(scaling: RopeScaling): RopeScaling {
   const fields = Object.entries(scaling).filter(([, value]) => value !== undefined && value !== null);
   for (const [field, value] of fields) {
-    const numbers = copyList(value, headDim) ?? [value];
+    const numbers = copyList(value, MAX_FACTORS) ?? [value];
     if (numbers.some((entry) => typeof entry === 'number' && !Number.isFinite(entry)))
       throw new OptionError(`describeModel: rope_scaling.${field} must be finite; got ${formatValue(value)}`);
   }

@@ -270,6 +270,16 @@ describe('describeModel', () => {
       /rope_scaling\.factor must be finite; got Infinity/,
     ],
     [
+      'a list that claims to be endless',
+      {
+        ...llama,
+        head_dim: undefined,
+        kv_lora_rank: 16,
+        rope_scaling: { rope_type: 'dynamic', factor: 4, short_factor: new Array(2 ** 32 - 1) },
+      },
+      /describeModel/,
+    ],
+    [
       'one in a list',
       { ...llama, rope_scaling: { rope_type: 'longrope', short_factor: [1, Infinity] } },
       /rope_scaling\.short_factor must be finite/,
