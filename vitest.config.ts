@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
@@ -6,6 +7,7 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: 'forks',
+    maxWorkers: availableParallelism(), // left alone, it is one less
     // Of what runs in the process of a test: what child processes run does not count.
     coverage: {
       provider: 'v8',

@@ -18,13 +18,36 @@ build() { # build FOLDER CMAKE_OPTION...
   }
 }
 
+# All of them side by side, in parts: an emulator spends most of its time in one thread. `finish` waits for them and
+# prints what they said, in order.
+names=()
+outputs=()
+processes=()
+trap 'kill $(jobs -p) 2> /dev/null || true' EXIT # where a build failed
+
 run() { # run NAME EMULATOR... TESTS
-  local name=$1 tests
+  local name=$1 tests parts part output
   shift
-  echo "check-emulated: $name"
   # /proc/cpuinfo speaks of the machine underneath, and a limit on address space would bind the emulator.
   mapfile -t tests < <("$@" --list | grep -vE 'cpuFeatures_agreeWithTheKernel|kvCache_limitedAddressSpace')
-  "$@" "${tests[@]}"
+  parts=$(($(nproc) < 8 ? $(nproc) : 8))
+  for ((part = 0; part < parts; part++)); do
+    output=build-cmake-emulated-${#names[@]}.log
+    "$@" $(printf '%s\n' "${tests[@]}" | awk "NR % $parts == $part") > "$output" 2>&1 &
+    names+=("$name, part $((part + 1)) of $parts")
+    outputs+=("$output")
+    processes+=($!)
+  done
+}
+
+finish() {
+  local failed=0
+  for i in "${!names[@]}"; do
+    wait "${processes[i]}" || failed=1
+    echo "check-emulated: ${names[i]}"
+    cat "${outputs[i]}"
+  done
+  return $failed
 }
 
 if ! has cmake || ! has g++; then
@@ -51,3 +74,5 @@ else
     -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
   run 'arm64 (NEON)' qemu-aarch64 build-cmake-arm64/sdpa_tests
 fi
+
+finish

@@ -102,7 +102,12 @@ TEST(threadPool_aShortJobWakesNobodyButAStreakDoes) {
   ParallelOptions saidToBeShort;
   saidToBeShort.microseconds = 20;
   std::atomic<int> helped{0};
-  forEachTask(2, [](int64_t, int) {});  // the worker exists now
+  const auto meet = [&](int64_t, int) {
+    helped.fetch_add(1);
+    while (helped.load() < 2) std::this_thread::yield();
+  };
+  forEachTask(2, meet);  // the worker runs now
+  int roundsWithHelp = 0;
   for (int round = 0; round < 20; ++round) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
     if (ThreadPool::shared().hasSpinningWorker()) continue;
@@ -115,8 +120,9 @@ TEST(threadPool_aShortJobWakesNobodyButAStreakDoes) {
           if (slot != 0) helped.fetch_add(1);
         },
         saidToBeShort);
-    CHECK_EQ(helped.load(), 0);
+    roundsWithHelp += helped.load() != 0;
   }
+  CHECK(roundsWithHelp <= 5);  // a worker that was put aside on its way to park comes unasked
   helped.store(0);
   for (int round = 0; round < 100000 && helped.load() == 0; ++round) {
     forEachTask(
@@ -237,10 +243,12 @@ TEST(threadPool_cancelStopsBetweenTasks) {
     const auto body = [&](int64_t task, int) {
       runs.fetch_add(1);
       if (task == 10) cancelled.store(true);
+      while (task > 10 && !cancelled.load()) std::this_thread::yield();  // else the others might do all meanwhile
     };
     CHECK(!forEachTask(1000000, body, {0, &cancelled}));
-    CHECK(runs.load() >= 11);
-    CHECK(runs.load() < 1000000);
+    // Each of the others may have claimed a task before the 11th and dropped it, or claimed one after it and run it.
+    CHECK(runs.load() >= 11 - (numThreads - 1));
+    CHECK(runs.load() <= 11 + (numThreads - 1));
     const int before = runs.load();
     CHECK(!forEachTask(5, body, {0, &cancelled}));
     CHECK_EQ(runs.load(), before);
