@@ -70,11 +70,11 @@ struct Work {
   }
 };
 
-// Jobs of many sizes, short and long ones, until the time is over. Returns how many were done.
+// Jobs of many sizes, short and long ones, until the time is over, but one at least. Returns how many were done.
 int runJobs(unsigned seed, Clock::time_point end, std::atomic<int>& wrong, std::atomic<int64_t>& longestNanoseconds) {
   ThreadPool& pool = ThreadPool::shared();
   int jobs = 0;
-  for (unsigned random = seed * 2654435761u + 1; Clock::now() < end; ++jobs) {
+  for (unsigned random = seed * 2654435761u + 1; jobs == 0 || Clock::now() < end; ++jobs) {
     random = random * 1664525u + 1013904223u;
     const int64_t count = 1 + (random >> 20) % 40;
     ParallelOptions options;
