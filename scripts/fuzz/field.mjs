@@ -103,6 +103,12 @@ export class Field extends Values {
     return () => values[Math.min(n++, values.length - 1)];
   }
 
+  /** What it says afterwards is not what the call was given. */
+  twoFaced(tensor) {
+    this.#isDisturbed = true;
+    return super.twoFaced(tensor);
+  }
+
   fail() {
     throw this.planted;
   }
