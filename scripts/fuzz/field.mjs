@@ -251,13 +251,13 @@ export class Field extends Values {
   }
 
   /**
-   * That a cache attended to what it holds: its rows as tensors say the same, where they are of the type of q, none has left a
-   * window, and no mask or lengths have a meaning of their own.
+   * That a cache attended to what it holds: its rows as tensors say the same, where they are of the type and rank of q, none has
+   * left a window, and no mask or lengths have a meaning of their own.
    */
   #judgeCache(cache, model, method, q, given) {
     const { lengths, mask, ...options } = given ?? {};
-    const type = q?.dtype ?? q?.type;
-    if (model.window > 0 || type !== model.dtype || (lengths ?? mask ?? null) !== null) return;
+    const isLikeRows = (q.dtype ?? q.type) === model.dtype && (q.shape ?? q.dims).length === 4;
+    if (model.window > 0 || !isLikeRows || (lengths ?? mask ?? null) !== null) return;
     const kvLengths = cache.lengths;
     const all = { ...options, causal: options.causal ?? true, kvLengths };
     this.#judge(`KVCache.${method}`, q, cache.keys(), cache.values(), all, this.#last);
@@ -304,18 +304,15 @@ export class Field extends Values {
       false,
     );
     caches.forEach((cache, n) => {
-      const part = (x) => {
-        const { data, shape, dims, dtype, type, strides, offset } = x;
-        return new this.#sdpa.Tensor(data, shape ?? dims, { dtype: dtype ?? type, strides, offset }).slice(
-          0,
-          n,
-          n + 1,
-        );
-      };
+      const part = (x) => this.#tensorOf(x).slice(0, n, n + 1);
       if (this.#caches.has(cache))
         this.#follow(cache, 'step', result === null ? [] : [null, part(k), part(v)], before[n]);
     });
     return result;
+  }
+
+  #tensorOf({ data, shape, dims, dtype, type, strides, offset }) {
+    return new this.#sdpa.Tensor(data, shape ?? dims, { dtype: dtype ?? type, strides, offset });
   }
 
   #lengthOf(cache) {
@@ -349,11 +346,9 @@ export class Field extends Values {
   }
 
   #grow(model, k, v, lengths) {
-    const { Tensor } = this.#sdpa;
     const source = model.dtype === 'int8' ? 'float32' : model.dtype;
     const nested = (x) => {
-      const { data, shape, dims, dtype, type, strides, offset } = x;
-      const tensor = new Tensor(data, shape ?? dims, { dtype: dtype ?? type, strides, offset });
+      const tensor = this.#tensorOf(x);
       return (tensor.rank === 3 ? tensor.unsqueeze(0) : tensor).to(source).toArray();
     };
     model.append(
