@@ -1,4 +1,4 @@
-// This package against ONNX Runtime on this machine, side by side: npm run bench:peers -- [options], see --help.
+// This package against ONNX Runtime, and PyTorch, on this machine, side by side: npm run bench:peers -- [options], see --help.
 import { readFileSync } from 'node:fs';
 import { UsageError } from '../dist/cli/command.js';
 import { arePagesChosen, restartInHugePages } from './huge-pages.mjs';

@@ -1,9 +1,8 @@
-// One workload: ours against each family of ONNX Runtime by its fastest route.
+// One workload: ours against each family of ONNX Runtime, and of PyTorch, by its fastest route.
 import { cachedBytes, usefulFlops } from '../../dist/cli/workloads.js';
 import { makeInputs } from './inputs.mjs';
 import { prepareOurs } from './ours.mjs';
-import { routesOf } from './routes.mjs';
-import { check, prepareRoute } from './systems.mjs';
+import { check } from './systems.mjs';
 import { timeBackToBack, timeInTurn } from './timing.mjs';
 import { isMain } from './workloads.mjs';
 
@@ -17,20 +16,28 @@ export const QUICK = {
 /**
  * Every result is checked before it is timed.
  *
+ * @param runtimes each with routesOf(workload), prepare(route, inputs, workload, spins) and, where its idle threads may spin or
+ *   sleep, maySleep
  * @param budget { qualifying, final }: of the rounds that choose routes, and of those that count; with `isBackToBack`
  *   each system is timed without pauses too
  * @returns { workload, isMain, rows, tried }: a row for each system, and the routes that rows were chosen from
  */
-export async function compare(runtime, workload, { qualifying, final, isBackToBack }) {
+export async function compare(runtimes, workload, { qualifying, final, isBackToBack }) {
   const inputs = makeInputs(workload);
   const ours = prepareOurs(inputs, workload);
-  for (const system of ours) await check(system, inputs);
-  const { peers, tried } = await choosePeers(runtime, inputs, workload, qualifying);
+  for (const system of ours) system.error = await check(system, inputs);
+  const peers = [];
+  const tried = [];
+  for (const runtime of runtimes) {
+    const chosen = await choosePeers(runtime, inputs, workload, qualifying);
+    peers.push(...chosen.peers);
+    tried.push(...chosen.tried);
+  }
   const systems = [...ours, ...peers];
   const timed = await timeInTurn(systems, final);
   const rows = [];
   for (const [i, system] of systems.entries()) {
-    const backToBack = isBackToBack ? await timeBackToBack(system) : null;
+    const backToBack = isBackToBack && !system.isElsewhere ? await timeBackToBack(system) : null;
     rows.push(makeRow(workload, system, timed[i], backToBack));
   }
   for (const system of systems) await system.dispose();
@@ -38,7 +45,7 @@ export async function compare(runtime, workload, { qualifying, final, isBackToBa
 }
 
 async function choosePeers(runtime, inputs, workload, budget) {
-  const routes = routesOf(workload);
+  const routes = runtime.routesOf(workload);
   const peers = [];
   const tried = [];
   for (const family of new Set(routes.map((route) => route.family))) {
@@ -57,18 +64,18 @@ async function choosePeers(runtime, inputs, workload, budget) {
   return { peers, tried };
 }
 
-/** The routes that this ONNX Runtime can go and that give the right result, with and without spinning threads. */
+/** The routes that this runtime can go and that give the right result, with and without spinning threads. */
 async function prepareAll(runtime, routes, inputs, workload) {
   const candidates = [];
   const failures = [];
   // With one thread there is nobody to spin.
-  const spinning = workload.threads > 1 ? [true, false] : [true];
+  const spinning = runtime.maySleep && workload.threads > 1 ? [true, false] : [true];
   for (const route of routes) {
     try {
       for (const spins of spinning) {
-        const system = await prepareRoute(runtime, route, inputs, workload, spins);
+        const system = await runtime.prepare(route, inputs, workload, spins);
         candidates.push(system);
-        await check(system, inputs);
+        system.error = await check(system, inputs);
       }
     } catch (error) {
       failures.push({ family: route.family, route: route.name, failure: error.message.split('\n')[0] });
@@ -86,10 +93,12 @@ function makeRow(workload, system, { seconds, ratio, rounds }, backToBack) {
     system: system.name,
     route: system.route,
     spins: system.spins,
+    isElsewhere: system.isElsewhere ?? false,
     seconds,
     ratio,
     rounds,
     backToBack,
+    error: system.error,
     gflopsPerSecond: isDecode ? null : usefulFlops(workload) / seconds / 1e9,
     gigabytesPerSecond: isDecode ? bytes / seconds / 1e9 : null,
     copiedBytes: isDecode

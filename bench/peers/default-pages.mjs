@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { compare, QUICK } from './compare.mjs';
 import { loadRuntime } from './runtime.mjs';
+import { asRuntime } from './systems.mjs';
 import { workloadsOf } from './workloads.mjs';
 
 /** Comparisons as compare makes them; none where pages are no matter of glibc. */
@@ -18,10 +19,10 @@ export function compareInDefaultPages() {
 }
 
 async function main() {
-  const runtime = loadRuntime();
+  const runtimes = [asRuntime(loadRuntime())];
   const comparisons = [];
   for (const workload of workloadsOf({ isQuick: true }))
-    comparisons.push(await compare(runtime, workload, QUICK));
+    comparisons.push(await compare(runtimes, workload, QUICK));
   console.log(JSON.stringify(comparisons));
 }
 

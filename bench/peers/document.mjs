@@ -2,8 +2,9 @@
 import { defaultPagesTable, routesTable, sideEffectsTable, timeTables } from './tables.mjs';
 
 const INTRODUCTION = `One attention layer of Llama 3 8B: 32 query heads, 8 key/value heads, head size 128, one sequence, random numbers, the
-same number of threads on both sides. Times of ONNX Runtime are those that a caller in Node sees, by \`session.run\`. It is
-an engine for whole models on many kinds of hardware; compared is its attention on the CPU alone.`;
+same number of threads for all. Times of ONNX Runtime are those that a caller in Node sees, by \`session.run\`; those of
+PyTorch, where it was there, those that a caller in Python sees. Both are made for whole models on many kinds of hardware;
+compared is their attention on the CPU alone.`;
 
 const ROWS = `## What the rows are
 
@@ -18,19 +19,22 @@ const ROWS = `## What the rows are
   which is not timed; in decode the heads of a group are passed as queries of one head.
 - *full cache*: k and v lie there with the newest token among them, in tensors exactly that long. Nothing is appended, and
   keys that are stored transposed cannot be without moving all of them: a bound, not a decode step.
-- bfloat16 is missing: ONNX Runtime's binding for Node has no such tensors.`;
+- \`PyTorch SDPA\` is \`torch.nn.functional.scaled_dot_product_attention\`, causal in prefill. In decode the caller writes the
+  new row into tensors of its own, which is timed; the query sees all keys.
+- In bfloat16 there is no row of ONNX Runtime: its binding for Node has no such tensors.`;
 
 const METHOD = `## How it was measured
 
-- Every result is held against \`referenceAttention\` (float64) at sampled queries and heads before it is timed.
-- All systems run in one process, once a round, the order moving on by one. Before each run the garbage is collected, the
-  threads of the run before have gone to sleep, and the processor's caches hold other data. **ms** is the median over the
-  rounds, **to ours** the median of the ratios to the first row within a round. **Back to back** is the mean of runs
-  without a pause between them, by the benchmark package.
-- Each row of ONNX Runtime is the fastest of several routes (the last table), its idle threads spinning, as they do by
-  default, or sleeping.
+- Every result is held against \`referenceAttention\` (float64) at sampled queries and heads before it is timed; **error** is the
+  largest relative one (Frobenius) of a sample. In 16 bits the rounding of the result is most of it.
+- All systems run once a round, the order moving on by one; those of Node in one process, PyTorch in another while this one
+  waits, by its own clock. Before each run the garbage is collected, the threads of the run before have gone to sleep, and
+  the processor's caches hold other data. **ms** is the median over the rounds, **to ours** the median of the ratios to
+  the first row within a round. **Back to back** is the mean of runs without a pause between them, by the benchmark package.
+- Each row of a peer is the fastest of several routes (the last table); idle threads of ONNX Runtime spin, as they do by
+  default, or sleep.
 - The process starts with \`GLIBC_TUNABLES=glibc.malloc.hugetlb=1\`, which puts the memory of JavaScript and of ONNX Runtime
-  into huge pages, where a KVCache lies anyway. That favours ONNX Runtime; a table below is without.`;
+  into huge pages, where a KVCache lies anyway; likewise for PyTorch. That favours the peers; a table below is without.`;
 
 const SIDE_EFFECTS = `What a step copies of the whole cache, in the operator and on the way back to JavaScript: ONNX
 Runtime's binding for Node copies each fetched tensor into a new one, the given and the shared ones too. RSS growth is the
@@ -43,18 +47,21 @@ const DEFAULT_PAGES =
 
 /** The machine and the versions in one line. */
 export function describeMachine({ machine, versions }) {
+  const pytorch = versions.pytorch ? `PyTorch ${versions.pytorch}, ` : '';
   const cores = `${machine.cores} core${machine.cores === 1 ? '' : 's'}`;
   return (
     `${machine.cpu}, ${cores}, ${machine.memoryGiB} GiB, ${machine.platform}; node-sdpa ${versions.nodeSdpa} ` +
-    `(${machine.isa}), onnxruntime-node ${versions.runtime}, Node ${versions.node}`
+    `(${machine.isa}), onnxruntime-node ${versions.runtime}, ${pytorch}Node ${versions.node}`
   );
 }
 
 /** The whole document, as Markdown. */
 export function writeDocument(report) {
-  const command = `npm run bench:peers${report.isLong ? ' -- --long' : ''}`;
+  const { isLong, versions } = report;
+  const options = [...(isLong ? ['--long'] : []), ...(versions.pytorch ? ['--python python3'] : [])];
+  const command = ['npm run bench:peers', ...(options.length > 0 ? ['--', ...options] : [])].join(' ');
   const sections = [
-    '# Against ONNX Runtime',
+    `# Against ONNX Runtime${versions.pytorch ? ' and PyTorch' : ''}`,
     `Written by \`${command}\`, which anyone can run. ${describeMachine(report)}.`,
     INTRODUCTION,
     '![Milliseconds of each system as bars](peers.svg)',

@@ -3,23 +3,24 @@ import { readArguments } from '../../dist/cli/arguments.js';
 import { UsageError } from '../../dist/cli/command.js';
 import { checkWritable } from '../../dist/cli/output-file.js';
 
-export const HELP = `Times this package against ONNX Runtime on this machine, ten minutes long, and writes docs/PEERS.md and
-docs/peers.svg.
+export const HELP = `Times this package against ONNX Runtime, and PyTorch where it is, on this machine, some fifteen minutes long, and
+writes docs/PEERS.md and docs/peers.svg.
 
 npm run bench:peers -- [options]
 
-  --quick      one prompt and one decode step, in under a minute; docs/ stays as it is
-  --long       a decode step against 32768 keys too (3 GiB of memory)
-  --json FILE  writes all that was measured, as JSON
-  --from FILE  measures nothing: writes docs/ from such a file
-  --help       this
+  --quick        one prompt and one decode step, in under a minute; docs/ stays as it is
+  --long         a decode step against 32768 keys too (3 GiB of memory)
+  --python FILE  a Python that has PyTorch, which is compared too; also in bfloat16
+  --json FILE    writes all that was measured, as JSON
+  --from FILE    measures nothing: writes docs/ from such a file
+  --help         this
 
 The first run installs onnxruntime-node into .cache/peers (290 MB).
 `;
 
-const KINDS = { quick: 'flag', long: 'flag', json: 'value', from: 'value', help: 'flag' };
+const KINDS = { quick: 'flag', long: 'flag', python: 'value', json: 'value', from: 'value', help: 'flag' };
 /** Which of them say how to measure: with --from there is nothing to measure. */
-const OF_MEASURING = ['quick', 'long', 'json'];
+const OF_MEASURING = ['quick', 'long', 'python', 'json'];
 
 /** @throws UsageError for what cannot be, in one line */
 export function readOptions(argv) {
@@ -29,6 +30,7 @@ export function readOptions(argv) {
     help: given.has('help'),
     isQuick: given.has('quick'),
     isLong: given.has('long'),
+    python: given.get('python'),
     json: given.get('json'),
     from: given.get('from'),
   };

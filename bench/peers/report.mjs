@@ -3,8 +3,10 @@ import { availableParallelism, totalmem } from 'node:os';
 import { backendInfo } from '../../dist/index.js';
 import { compare, QUICK } from './compare.mjs';
 import { compareInDefaultPages } from './default-pages.mjs';
+import { PyTorch } from './pytorch.mjs';
 import { loadRuntime, VERSION } from './runtime.mjs';
 import { measureSideEffects } from './side-effects.mjs';
+import { asRuntime } from './systems.mjs';
 import { workloadsOf } from './workloads.mjs';
 
 const THOROUGH = {
@@ -13,20 +15,18 @@ const THOROUGH = {
   isBackToBack: true,
 };
 const GIB = 2 ** 30;
+const VERSIONS = { nodeSdpa: backendInfo().version, runtime: VERSION, node: process.versions.node };
 
 /** Of prompts and caches the longest that every run has, for what takes a process of its own. */
 const CLOSER_LOOK = { prefill: 2048, decode: 8192 };
 
 /** @param onProgress is told what begins, in a few words */
-export async function measureReport({ isQuick, isLong }, onProgress) {
-  const runtime = loadRuntime();
-  const comparisons = [];
-  for (const workload of workloadsOf({ isQuick, isLong })) {
-    const { phase, context, dtype, threads } = workload;
-    onProgress(`${phase} ${context}, ${dtype}, ${threads} thread${threads === 1 ? '' : 's'}`);
-    comparisons.push(await compare(runtime, workload, isQuick ? QUICK : THOROUGH));
-  }
-  const report = { ...describeRun(isLong), comparisons, sideEffects: [], defaultPages: [] };
+export async function measureReport(options, onProgress) {
+  const { isQuick, isLong, python } = options;
+  const pytorch = python === undefined ? null : await PyTorch.start(python);
+  const comparisons = await compareAll(options, pytorch, onProgress).finally(() => pytorch?.stop());
+  const versions = { ...VERSIONS, pytorch: pytorch?.version ?? null };
+  const report = { ...describeRun(isLong), versions, comparisons, sideEffects: [], defaultPages: [] };
   if (isQuick) return report;
   onProgress('memory and event loop');
   const sideEffects = comparisons.filter(isCloserLook).flatMap(measureAllSideEffects);
@@ -34,11 +34,21 @@ export async function measureReport({ isQuick, isLong }, onProgress) {
   return { ...report, sideEffects, defaultPages: compareInDefaultPages() };
 }
 
+async function compareAll({ isQuick, isLong }, pytorch, onProgress) {
+  const runtimes = [asRuntime(loadRuntime()), ...(pytorch === null ? [] : [pytorch])];
+  const comparisons = [];
+  for (const workload of workloadsOf({ isQuick, isLong, hasBFloat16: pytorch !== null })) {
+    const { phase, context, dtype, threads } = workload;
+    onProgress(`${phase} ${context}, ${dtype}, ${threads} thread${threads === 1 ? '' : 's'}`);
+    comparisons.push(await compare(runtimes, workload, isQuick ? QUICK : THOROUGH));
+  }
+  return comparisons;
+}
+
 function describeRun(isLong) {
-  const { cpu, isa, features, version } = backendInfo();
+  const { cpu, isa, features } = backendInfo();
   return {
     isLong,
-    versions: { nodeSdpa: version, runtime: VERSION, node: process.versions.node },
     machine: {
       cpu,
       isa,
@@ -55,8 +65,9 @@ function isCloserLook({ workload, isMain }) {
 }
 
 function measureAllSideEffects({ workload, rows }) {
-  // Ours in both forms.
-  const systems = rows.flatMap((row) =>
+  // Ours in both forms; PyTorch has no event loop.
+  const inNode = rows.filter((row) => !row.isElsewhere);
+  const systems = inNode.flatMap((row) =>
     row.system.startsWith('node-sdpa') ? [row, { ...row, system: `${row.system}Async` }] : [row],
   );
   return systems.map((row) => ({

@@ -1,8 +1,17 @@
-// Whatever is timed: { name, route, spins, copiedCaches, run, rewind, readOut, dispose }. run computes the workload once and may be a promise;
-// rewind undoes it, untimed; readOut gives the result as Tensor [1, numHeads, qLen, headDim].
+// Whatever is timed: { name, route, spins, copiedCaches, isElsewhere, run, rewind, readOut, dispose }. run computes the workload
+// once and may be a promise; rewind undoes it, untimed; readOut gives the result as Tensor [1, numHeads, qLen, headDim], or a
+// promise of it; isElsewhere: in another process, by whose clock run answers the seconds.
 import { encodeModel } from '../../dist/cli/onnx/model.js';
 import { checkSamples } from '../../dist/cli/prepare.js';
 import { Tensor } from '../../dist/index.js';
+import { routesOf } from './routes.mjs';
+
+/** ONNX Runtime as compare takes it. */
+export const asRuntime = (onnxruntime) => ({
+  maySleep: true,
+  routesOf,
+  prepare: (...request) => prepareRoute(onnxruntime, ...request),
+});
 
 /** A route of ONNX Runtime. `spins`: whether its idle threads go on spinning, as they do by default. */
 export async function prepareRoute(runtime, route, inputs, workload, spins = true) {
@@ -46,9 +55,10 @@ function wrapIntegers(runtime, [dtype, numbers, dims]) {
   return new runtime.Tensor(dtype, data, dims);
 }
 
-/** Runs once and holds sampled queries and heads against referenceAttention. @throws UsageError where they differ */
+/** Runs once and holds sampled queries and heads against referenceAttention: their largest error. @throws UsageError */
 export async function check(system, { q, k, v }) {
   await system.run();
-  checkSamples({ q, k, v, out: system.readOut() }, { causal: true });
+  const error = checkSamples({ q, k, v, out: await system.readOut() }, { causal: true });
   system.rewind();
+  return error;
 }

@@ -17,7 +17,7 @@ export function timeTables({ comparisons }) {
 function prefillTable(dtype, comparisons) {
   return {
     title: `Prefill, causal, ${formatHeads(comparisons[0].workload.shape)}, ${dtype}`,
-    head: ['tokens', 'threads', 'system', 'ms', 'to ours', 'GFLOP/s', 'back to back ms', '+-'],
+    head: ['tokens', 'threads', 'system', 'ms', 'to ours', 'GFLOP/s', 'back to back ms', '+-', 'error'],
     rows: rowsOf(comparisons, (row) => formatNumber(row.gflopsPerSecond)),
     numLabels: 3,
   };
@@ -26,7 +26,7 @@ function prefillTable(dtype, comparisons) {
 function decodeTable(dtype, comparisons) {
   return {
     title: `Decode, one token, ${formatHeads(comparisons[0].workload.shape)}, ${dtype}`,
-    head: ['keys', 'threads', 'system', 'ms', 'to ours', 'K+V GB/s', 'back to back ms', '+-'],
+    head: ['keys', 'threads', 'system', 'ms', 'to ours', 'K+V GB/s', 'back to back ms', '+-', 'error'],
     rows: rowsOf(comparisons, (row) => formatNumber(row.gigabytesPerSecond)),
     numLabels: 3,
   };
@@ -43,6 +43,7 @@ function rowsOf(comparisons, formatRate) {
       formatRate(row),
       row.backToBack === null ? '-' : formatNumber(1000 * row.backToBack.seconds),
       row.backToBack === null ? '-' : formatShare(row.backToBack.marginOfError),
+      row.error.toExponential(1),
     ]),
   );
 }

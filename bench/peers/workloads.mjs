@@ -7,10 +7,11 @@ const CACHES = [2048, 8192];
 const LONG_CACHE = 32768;
 
 /** Workloads as lib/cli/workloads.ts describes them, and the number of threads, the same for every system. */
-export function workloadsOf({ isQuick, isLong }) {
+export function workloadsOf({ isQuick, isLong, hasBFloat16 }) {
   if (isQuick) return [...prefills([2048], 'float32'), ...decodes([8192], 'float32')].filter(hasAllThreads);
   const caches = isLong ? [...CACHES, LONG_CACHE] : CACHES;
-  return ['float32', 'float16'].flatMap((dtype) => [...prefills(PROMPTS, dtype), ...decodes(caches, dtype)]);
+  const dtypes = ['float32', 'float16', ...(hasBFloat16 ? ['bfloat16'] : [])];
+  return dtypes.flatMap((dtype) => [...prefills(PROMPTS, dtype), ...decodes(caches, dtype)]);
 }
 
 /** Whether a workload is among those that the plot and the closer looks are about. */

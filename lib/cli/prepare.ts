@@ -157,11 +157,17 @@ function makeCache({ k, v, cacheDType }: Inputs, { backend }: AttentionOptions):
   return new KVCache({ numKvHeads, headDim, valueDim: v.shape[3], maxLength, dtype, backend });
 }
 
-/** Compares the first, the middle and the last query of the first and the last query group with the oracle. */
-export function checkSamples({ q, k, v, out }: Inputs, options: AttentionOptions): void {
+/**
+ * Compares the first, the middle and the last query of the first and the last query group with the oracle.
+ *
+ * @returns the largest relative error (Frobenius) among them
+ * @throws UsageError where one is wrong
+ */
+export function checkSamples({ q, k, v, out }: Inputs, options: AttentionOptions): number {
   const [, numHeads, qLen] = q.shape;
   const [, numKvHeads, kvLen] = k.shape;
   const groupSize = numHeads / numKvHeads;
+  let error = 0;
   for (const kvHead of new Set([0, numKvHeads - 1])) {
     const group = (x: Tensor, axis: number): Tensor =>
       x.slice(axis, kvHead * groupSize, (kvHead + 1) * groupSize);
@@ -178,6 +184,8 @@ export function checkSamples({ q, k, v, out }: Inputs, options: AttentionOptions
       const report = compareAttention(query(q), head(k), head(v), sampled, query(out));
       if (!report.pass)
         throw new UsageError(`the result is wrong at query ${i}, kv head ${kvHead}: ${report}`);
+      error = Math.max(error, report.relativeFrobenius);
     }
   }
+  return error;
 }

@@ -21,7 +21,7 @@ describe('the command line, which measures nothing here', () => {
   test('--help tells every option', () => {
     const { status, stdout, stderr } = run('--help');
     expect([status, stderr]).toEqual([0, '']);
-    for (const option of ['--quick', '--long', '--json FILE', '--from FILE'])
+    for (const option of ['--quick', '--long', '--python FILE', '--json FILE', '--from FILE'])
       expect(stdout).toContain(option);
   });
 
@@ -32,6 +32,8 @@ describe('the command line, which measures nothing here', () => {
     [['--json', 'no/such/folder/x.json'], '--json no/such/folder/x.json cannot be written: '],
     [['--quick', '--long'], '--quick and --long exclude each other'],
     [['--from', 'x.json', '--long'], '--long says how to measure; --from measures nothing'],
+    [['--from', 'x.json', '--python', 'python3'], '--python says how to measure; --from measures nothing'],
+    [['--python', 'no-such-python'], '--python no-such-python: '],
     [['--from', 'no-such.json'], '--from no-such.json cannot be read: '],
     [['--from', 'package.json'], '--from package.json holds no report'],
   ])('%j is one clear line', (args, message) => {
@@ -57,13 +59,14 @@ const row = {
   ratio: 1,
   rounds: 7,
   backToBack: { seconds: 0.0024, marginOfError: 0.01 },
+  error: 2.14e-7,
   gflopsPerSecond: null,
   gigabytesPerSecond: 26.8,
   copiedBytes: { operator: 0, binding: 0 },
 };
 const report = {
   isLong: false,
-  versions: { nodeSdpa: '0.1.0', runtime: '1.30.0', node: '20.19.0' },
+  versions: { nodeSdpa: '0.1.0', runtime: '1.30.0', pytorch: null, node: '20.19.0' },
   machine: { cpu: 'a CPU', isa: 'avx512', features: [], cores: 2, memoryGiB: 8, platform: 'linux-x64' },
   comparisons: [
     {
@@ -100,7 +103,7 @@ test('the document: tables whose rows have as many cells as their heads', () => 
       .map((line) => line.split(/(?<!\\)\|/).length);
     expect(new Set(widths).size).toBe(1);
   }
-  expect(text).toContain('| 8192 | 2 | Attention | 50.0 | 20.4x | 26.8 | - | - |');
+  expect(text).toContain('| 8192 | 2 | Attention | 50.0 | 20.4x | 26.8 | - | - | 2.1e-7 |');
   expect(text).toContain('| 64 | 0 | - | 51.3 |');
   expect(text).toContain('no kernel for a \\| b');
 });
