@@ -24,7 +24,8 @@ export interface KVCacheOptions {
   readonly maxLength?: number | null;
   /**
    * Keep the newest tokens only, as many as this (and the first `sinkTokens`): memory stays bounded, positions stay
-   * absolute, and each query sees the `window` newest keys up to its own. Default: all are kept.
+   * absolute, and each query sees the `window` newest keys up to its own. The option `window` of a call narrows that: of
+   * its left side and this the smaller holds, and of its sinkTokens and these the fewer. Default: all are kept.
    */
   readonly window?: number | null;
   /** Of the first tokens, how many a window keeps (attention sinks). Default 0. */
@@ -45,7 +46,10 @@ const LAYOUT_OPTIONS = [
   'backend',
 ];
 
-/** The options with the window of the cache in them: of two windows a key must lie in both. */
+/**
+ * The options with the window of the cache in them: the smaller left side and the fewer sinkTokens hold. A left side that
+ * is open hides nothing, so the cache's own window stays as it is.
+ */
 export function withinWindow(options: CacheAttentionOptions, layout: CacheLayout): CacheAttentionOptions {
   const { window, sinkTokens } = layout;
   if (window === 0) return options;
@@ -56,15 +60,19 @@ export function withinWindow(options: CacheAttentionOptions, layout: CacheLayout
     const value = given ?? none;
     return typeof value === 'number' ? Math.min(value, most) : value;
   };
+  const isOpen = (own.left ?? Infinity) === Infinity && readsAsCount(own.sinkTokens);
   return {
     ...options,
     window: {
       left: narrower(own.left, window - 1, Infinity),
       right: own.right,
-      sinkTokens: narrower(own.sinkTokens, sinkTokens, 0),
+      sinkTokens: isOpen ? sinkTokens : narrower(own.sinkTokens, sinkTokens, 0),
     },
   };
 }
+
+const readsAsCount = (value: unknown): boolean =>
+  (value ?? 0) === 0 || (Number.isSafeInteger(value) && (value as number) > 0);
 
 /** Tokens [0, sinkEnd) and [begin, length) are what keys() and values() return: those in the window, if they are there. */
 export function keptTokens(

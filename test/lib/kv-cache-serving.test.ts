@@ -146,7 +146,7 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     expectNear(fork.cache.attend(q), want as Tensor);
   });
 
-  test('a narrower window of the call wins, a wider one does not', () => {
+  test('a narrower window of the call wins, a wider or open one does not', () => {
     const held = make({ window: 100, sinkTokens: 5 });
     appendTo(held, 400);
     const q = queryOf(1, 3);
@@ -155,7 +155,9 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
       [{ left: 9 }, 9, 0],
       [{ left: 9, sinkTokens: 3 }, 9, 3],
       [{ left: 300, sinkTokens: 30 }, 99, 5],
-      [{}, 99, 0],
+      [{}, 99, 5],
+      [{ right: 0 }, 99, 5],
+      [{ left: Infinity, sinkTokens: 0 }, 99, 5],
     ] as const) {
       const want = referenceAttention(q, k, v, { causal: true, window: { left, sinkTokens } });
       expectNear(held.cache.attend(q, { window }), want as Tensor);
