@@ -5,7 +5,7 @@ import { copyList, formatValue } from '../tensor-layout.ts';
 import { ModelConfig } from './model-config.ts';
 import { type LayerDescription, type LayerKind, layerKinds } from './model-layers.ts';
 import { type AttentionParameters, countAttention, countModel } from './model-parameters.ts';
-import { layerRope } from './model-rope.ts';
+import { hasAlibi, layerRope, layersWithoutRope } from './model-rope.ts';
 import { type RopeScaling, yarnMscale } from './rope-scaling.ts';
 
 export type { LayerDescription } from './model-layers.ts';
@@ -58,7 +58,8 @@ export interface ModelDescription {
  * uses their field names. `text_config` of composite models is entered.
  *
  * @throws OptionError, in one line, for invalid JSON, a missing field (all of them are named), a field of the
- * wrong type, or a layer type or rope_type that is not supported.
+ * wrong type, or a layer type, another arrangement of layers (Jamba, Nemotron-H, Llama 4, GPT-Neo and the like) or a
+ * rope_type that is not supported.
  * @example
  * const model = describeModel(await readFile('config.json', 'utf8'));
  * model.groupSize; // 4
@@ -69,7 +70,11 @@ export function describeModel(configJson: string | object): ModelDescription {
   const { numLayers, hiddenSize, heads } = readDimensions(config);
   const kinds = layerKinds(config, numLayers);
   const firstShared = numLayers - (config.optionalNumber('num_kv_shared_layers') ?? 0);
-  const layers = kinds.map((kind, i) => describeLayer(config, kind, heads, i >= firstShared));
+  const unrotated = layersWithoutRope(config, kinds);
+  const layers = kinds.map((kind, i) => {
+    const layer = describeLayer(config, kind, heads, i >= firstShared);
+    return unrotated[i] ? { ...layer, rope: null } : layer;
+  });
   config.refuseMissing();
 
   const softmaxLayers = layers.filter((layer) => layer.kind !== 'linear');
@@ -87,10 +92,9 @@ export function describeModel(configJson: string | object): ModelDescription {
     valueDim: main.valueDim,
     scale: softmaxScale(config, main.headDim),
     softcap: config.optionalNumber('attn_logit_softcapping') ?? 0,
-    causal:
-      !config.isOf('bert', 'roberta', 'xlm-roberta', 'distilbert', 'electra') || config.flag('is_decoder'),
+    causal: !config.isEncoder || config.flag('is_decoder'),
     sinks: config.isOf('gpt_oss'),
-    alibi: config.flag('alibi', config.isOf('bloom')),
+    alibi: hasAlibi(config),
     layers,
     absorbed,
     ropeTheta: main.rope?.theta ?? null,
@@ -194,7 +198,7 @@ interface Heads {
 function readDimensions(config: ModelConfig): { numLayers: number; hiddenSize: number; heads: Heads } {
   // A decoder's own fields first: what num_hidden_layers means there differs from model to model.
   const numLayers =
-    config.optionalInteger('decoder_layers') ??
+    config.optionalInteger('decoder_layers', 'num_decoder_layers') ??
     config.integer('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers', 'encoder_layers');
   const numHeads =
     config.optionalInteger('decoder_attention_heads') ??
@@ -215,8 +219,19 @@ function readDimensions(config: ModelConfig): { numLayers: number; hiddenSize: n
 
 function readKvHeads(config: ModelConfig, numHeads: number): number {
   // Falcon's first generation says multi_query and keeps a num_kv_heads that it does not use.
-  const isMultiQuery = config.flag('multi_query') && !config.flag('new_decoder_architecture');
-  const names = ['num_key_value_heads', 'num_kv_heads', 'n_kv_heads', 'n_head_kv', 'multi_query_group_num'];
+  const isMultiQuery =
+    (config.flag('multi_query') && !config.flag('new_decoder_architecture')) ||
+    config.fields.attn_type === 'multiquery_attention';
+  const names = [
+    ...[
+      'num_key_value_heads',
+      'num_kv_heads',
+      'n_kv_heads',
+      'n_head_kv',
+      'kv_n_heads',
+      'multi_query_group_num',
+    ],
+  ];
   const numKvHeads = isMultiQuery ? 1 : (config.optionalInteger(...names) ?? numHeads);
   if (numHeads % numKvHeads === 0) return numKvHeads;
   throw new OptionError(
@@ -292,12 +307,12 @@ function linearStateBytes(config: ModelConfig, layers: readonly LayerDescription
 }
 
 /**
- * The factor on q·k: 1/sqrt(headDim), unless the family has its own: Gemma 2 and 3 `query_pre_attn_scalar`, Gemma 4
- * and T5 none, Granite `attention_multiplier`, DeepSeek the square of YaRN's mscale on top.
+ * The factor on q·k: 1/sqrt(headDim), unless the family has its own: Gemma 2 and 3 `query_pre_attn_scalar`, Gemma 3n,
+ * Gemma 4 and T5 none, Granite `attention_multiplier`, MPT `softmax_scale`, DeepSeek the square of YaRN's mscale on top.
  */
 function softmaxScale(config: ModelConfig, headDim: number): number {
-  if (config.isOf('gemma4', 't5') || !config.flag('scale_attn_weights', true)) return 1;
-  const multiplier = config.optionalNumber('attention_multiplier');
+  if (config.isOf('gemma3n', 'gemma4', 't5') || !config.flag('scale_attn_weights', true)) return 1;
+  const multiplier = config.optionalNumber('attention_multiplier', 'softmax_scale');
   if (multiplier !== undefined) return multiplier;
   const scale = 1 / Math.sqrt(config.optionalNumber('query_pre_attn_scalar') ?? headDim);
   const scaling = config.object('rope_parameters') ?? config.object('rope_scaling');

@@ -1,5 +1,5 @@
 import { OptionError } from '../errors.ts';
-import { formatValue } from '../tensor-layout.ts';
+import { copyList, formatValue } from '../tensor-layout.ts';
 
 /** The parsed fields of a config.json, under their real names. */
 export type ConfigFields = Readonly<Record<string, unknown>>;
@@ -33,6 +33,9 @@ const FAMILY_DEFAULTS: readonly (readonly [family: string, fields: ConfigFields]
   ['gemma4', { head_dim: 256, global_head_dim: 512, sliding_window_pattern: 6 }],
   ['gemma', { head_dim: 256 }],
   ['cohere2', { sliding_window_pattern: 4 }],
+  ['olmo3', { sliding_window_pattern: 4 }],
+  ['smollm3', { no_rope_layer_interval: 4 }],
+  ['chatglm', { partial_rotary_factor: 0.5 }],
   ['gpt_oss', { head_dim: 64, sliding_window: 128, sliding_window_pattern: 2 }],
   ...['qwen3_next', 'qwen3_5', 'qwen4'].map(
     (family) =>
@@ -44,6 +47,23 @@ const FAMILY_DEFAULTS: readonly (readonly [family: string, fields: ConfigFields]
   ['qwen', { use_sliding_window: false, max_window_layers: 28 }],
   ['gpt_neox', { rotary_pct: 0.25 }],
   ['phi3', { original_max_position_embeddings: 4096 }],
+];
+
+/** Families in which a token sees those after it too. */
+const ENCODERS = [
+  ...[
+    'bert',
+    'roberta',
+    'xlm-roberta',
+    'distilbert',
+    'electra',
+    'albert',
+    'camembert',
+    'mpnet',
+    'deberta',
+    'esm',
+  ],
+  ...['modernbert', 'nomic_bert', 'vit', 'clip_vision_model', 'siglip'],
 ];
 
 /**
@@ -66,7 +86,16 @@ export class ModelConfig {
     const defaults = FAMILY_DEFAULTS.find(([family]) => this.isOf(family))?.[1];
     // The text part wins; what only stands outside (tie_word_embeddings, a dtype) holds for it too. An explicit
     // null overrides a default: it switches the feature off.
-    this.fields = { ...defaults, ...outer, ...inner };
+    const fields: ConfigFields = { ...defaults, ...outer, ...inner };
+    // MPT and DBRX keep what concerns attention in an object of its own.
+    this.fields = isObject(fields.attn_config) ? { ...fields, ...fields.attn_config } : fields;
+  }
+
+  /** Whether the model is an encoder: of a known family, or trained to fill in masked tokens. */
+  get isEncoder(): boolean {
+    const architectures = copyList(this.fields.architectures, 1);
+    const isMasked = architectures?.some((name) => typeof name === 'string' && name.endsWith('ForMaskedLM'));
+    return isMasked || this.isOf(...ENCODERS);
   }
 
   /** Whether the text part's model_type begins with one of these. */

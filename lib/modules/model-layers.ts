@@ -35,6 +35,29 @@ const KIND_OF_TYPE: Readonly<Record<string, LayerKind>> = {
   linear_attention: 'linear',
 };
 
+/** Fields by which models arrange their layers, where no layer_types says the same; what they mean is not known here. */
+const OTHER_SCHEDULES = [
+  ...[
+    'attn_layer_period',
+    'attn_layer_indices',
+    'layers_block_type',
+    'hybrid_override_pattern',
+    'block_types',
+  ],
+  ...[
+    'attn_type_list',
+    'full_attn_idxs',
+    'attention_types',
+    'global_attn_every_n_layers',
+    'hybrid_layer_pattern',
+  ],
+  ...['attention_chunk_size', 'dense_attention_every_n_layers', 'layer_group_size', 'attention_window'],
+  ...['mamba_d_state', 'mamba_d_ssm'],
+];
+
+/** Fields by which layers differ from what a type can say: heads or caches of their own. */
+const OTHER_LAYERS = ['linear_attn_config', 'block_configs', 'num_attention_groups', 'use_cla'];
+
 /**
  * Which kind each layer is. `layer_types` where it is given, else the rule of the model's family: every
  * `full_attention_interval`-th layer full and the rest linear (Qwen3-Next and later), every
@@ -43,8 +66,9 @@ const KIND_OF_TYPE: Readonly<Record<string, LayerKind>> = {
  * `sliding_window` (Mistral), else all full.
  */
 export function layerKinds(config: ModelConfig, numLayers: number): LayerKind[] {
-  const given = config.fields.layer_types;
-  const listed = given === undefined || given === null ? familyLayerTypes(config, numLayers) : given;
+  const given = config.fields.layer_types ?? null;
+  refuseOtherSchedules(config, given === null ? [...OTHER_SCHEDULES, ...OTHER_LAYERS] : OTHER_LAYERS);
+  const listed = given ?? familyLayerTypes(config, numLayers);
   const types = Array.isArray(listed) ? copyList(listed, numLayers) : null;
   if (types === null || types.length !== numLayers) {
     throw new OptionError(
@@ -56,6 +80,16 @@ export function layerKinds(config: ModelConfig, numLayers: number): LayerKind[] 
   // Gemma 4 ends with a global layer whatever its list says.
   if (config.isOf('gemma4')) kinds[numLayers - 1] = 'full';
   return kinds;
+}
+
+/** A wrong schedule would give wrong bytes without a word. */
+function refuseOtherSchedules({ fields }: ModelConfig, names: readonly string[]): void {
+  const found = names.find((name) => (fields[name] ?? false) !== false);
+  if (found === undefined) return;
+  throw new OptionError(
+    `describeModel: config.json arranges its layers by ${found}, which is not supported; known are layer_types of ` +
+      Object.keys(KIND_OF_TYPE).join(', '),
+  );
 }
 
 function kindOfType(type: unknown): LayerKind {

@@ -1,6 +1,7 @@
 import { OptionError } from '../errors.ts';
 import { copyList, formatValue } from '../tensor-layout.ts';
 import type { ConfigFields, ModelConfig } from './model-config.ts';
+import type { LayerKind } from './model-layers.ts';
 import { type RopeScaling, resolveRope } from './rope-scaling.ts';
 
 /** The rotary embedding of a layer, as the options of {@link rope}. */
@@ -15,7 +16,26 @@ export interface RopeDescription {
 /** Model types whose positions are learned, sinusoidal or relative rather than rotary. */
 const WITHOUT_ROPE: ReadonlySet<unknown> = new Set([
   ...['bert', 'roberta', 'xlm-roberta', 'distilbert', 'electra', 'albert', 'gpt2', 'gpt_bigcode', 'gpt_neo'],
-  ...['whisper', 'bart', 'mbart', 't5', 'mt5', 'bloom', 'mpt', 'opt', 'vit', 'clip_text_model'],
+  ...[
+    'whisper',
+    'bart',
+    'mbart',
+    't5',
+    'mt5',
+    'bloom',
+    'mpt',
+    'opt',
+    'vit',
+    'clip_text_model',
+    'clip_vision_model',
+  ],
+  ...['camembert', 'mpnet', 'deberta', 'deberta-v2', 'biogpt', 'xglm', 'marian', 'pegasus', 'm2m_100'],
+  ...['siglip_text_model', 'siglip_vision_model'],
+]);
+
+/** What `position_embedding_type` says where positions do not enter by rotation. */
+const NOT_ROTARY: ReadonlySet<unknown> = new Set([
+  ...['alibi', 'nope', 'absolute', 'learned_absolute', 'relative_key', 'relative_key_query'],
 ]);
 
 /**
@@ -32,10 +52,7 @@ export function layerRope(config: ModelConfig, layerType: string, headDim: numbe
   const isLocal = localTheta !== undefined && !isKeyedByLayerType(config);
   const scaling: RopeScaling = {
     ...(isLocal ? {} : parameters),
-    rope_theta: isLocal
-      ? localTheta
-      : ((parameters.rope_theta as number | undefined) ??
-        config.optionalNumber('rope_theta', 'rotary_emb_base')),
+    rope_theta: isLocal ? localTheta : ((parameters.rope_theta as number | undefined) ?? statedTheta(config)),
     partial_rotary_factor:
       (parameters.partial_rotary_factor as number | undefined) ??
       config.optionalNumber('partial_rotary_factor', 'rotary_pct', 'rope_pct'),
@@ -54,7 +71,37 @@ export function layerRope(config: ModelConfig, layerType: string, headDim: numbe
 
 /** Whether positions enter by rotation, rather than by ALiBi or by an embedding that is added to the input. */
 export function hasRope(config: ModelConfig): boolean {
-  return !WITHOUT_ROPE.has(config.textType) && !config.flag('alibi');
+  return (
+    !WITHOUT_ROPE.has(config.textType) &&
+    !NOT_ROTARY.has(config.fields.position_embedding_type) &&
+    !hasAlibi(config)
+  );
+}
+
+/** Whether positions enter as ALiBi's biases. */
+export function hasAlibi(config: ModelConfig): boolean {
+  // Baichuan's config.json does not say: the model of hidden size 4096 rotates, the larger one does not.
+  const isFamily = config.isOf('bloom') || (config.isOf('baichuan') && config.fields.hidden_size !== 4096);
+  return config.flag('alibi', isFamily) || config.fields.position_embedding_type === 'alibi';
+}
+
+/**
+ * Which layers of these kinds leave positions out: where `no_rope_layers` has a 0, else every `no_rope_layer_interval`-th
+ * (SmolLM3); in Cohere 2 and EXAONE 4 the full ones among sliding ones.
+ */
+export function layersWithoutRope(config: ModelConfig, kinds: readonly LayerKind[]): boolean[] {
+  if (config.isOf('cohere2', 'exaone4', 'exaone_moe'))
+    return kinds.map((kind) => kind === 'full' && (config.fields.sliding_window ?? null) !== null);
+  const listed = copyList(config.fields.no_rope_layers, MAX_LIST) ?? [];
+  if (listed.length >= kinds.length) return kinds.map((_, i) => !listed[i]);
+  const interval = config.optionalInteger('no_rope_layer_interval') ?? Infinity;
+  return kinds.map((_, i) => (i + 1) % interval === 0);
+}
+
+/** The base that the plain fields state; ChatGLM's stretch 10000 by a ratio. */
+function statedTheta(config: ModelConfig): number | undefined {
+  const ratio = config.isOf('chatglm') ? config.optionalNumber('rope_ratio') : undefined;
+  return ratio === undefined ? config.optionalNumber('rope_theta', 'rotary_emb_base') : 10000 * ratio;
 }
 
 function ropeParameters(config: ModelConfig, layerType: string): ConfigFields {
@@ -69,14 +116,14 @@ function isKeyedByLayerType(config: ModelConfig): boolean {
   );
 }
 
-/** Beyond any model's number of channels. */
-const MAX_FACTORS = 2 ** 16;
+/** Elements of a list: beyond any model's number of channels or layers. */
+const MAX_LIST = 2 ** 16;
 
 /** Of the fields those that are there. A JSON file can hold numbers that are none, such as 1e999. */
 function describedScaling(scaling: RopeScaling): RopeScaling {
   const fields = Object.entries(scaling).filter(([, value]) => value !== undefined && value !== null);
   for (const [field, value] of fields) {
-    const numbers = copyList(value, MAX_FACTORS) ?? [value];
+    const numbers = copyList(value, MAX_LIST) ?? [value];
     if (numbers.some((entry) => typeof entry === 'number' && !Number.isFinite(entry)))
       throw new OptionError(`describeModel: rope_scaling.${field} must be finite; got ${formatValue(value)}`);
   }

@@ -1,0 +1,135 @@
+import { describe, expect, test } from 'vitest';
+import { OptionError } from '../../../lib/errors.ts';
+import { describeModel, type ModelDescription } from '../../../lib/modules/describe-model.ts';
+
+const plain = { num_hidden_layers: 8, hidden_size: 64, num_attention_heads: 4, vocab_size: 100 };
+const kinds = (model: ModelDescription) => model.layers.map((layer) => layer.kind[0]).join('');
+/** r: a layer with rotary embedding; a point: one without. */
+const rotary = (model: ModelDescription) => model.layers.map(({ rope }) => (rope ? 'r' : '.')).join('');
+describe('describeModel, family by family', () => {
+  test.each<[string, object]>([
+    ['Jamba', { attn_layer_period: 8, attn_layer_offset: 4 }],
+    ['Bamba', { attn_layer_indices: [1, 5] }],
+    ['Zamba 2', { layers_block_type: ['mamba', 'hybrid'] }],
+    ['Nemotron-H', { hybrid_override_pattern: 'M-M*' }],
+    ['RecurrentGemma', { block_types: ['recurrent', 'attention'] }],
+    ['MiniMax-01', { attn_type_list: [0, 0, 0, 1] }],
+    ['the first LFM2', { full_attn_idxs: [2, 5] }],
+    ['GPT-Neo', { attention_types: [[['global', 'local'], 4]] }],
+    ['ModernBERT', { global_attn_every_n_layers: 3, local_attention: 128 }],
+    ['Phi-3 small', { dense_attention_every_n_layers: 2 }],
+    ['Llama 4', { attention_chunk_size: 8192 }],
+    ['MiMo-V2', { hybrid_layer_pattern: [0, 1], sliding_window: 128 }],
+    ['Ring linear', { layer_group_size: 5 }],
+    ['Longformer', { attention_window: [512] }],
+    ['Falcon-H1', { mamba_d_ssm: 3072 }],
+    ['Kimi Linear', { linear_attn_config: { full_attn_layers: [4] } }],
+    ['Nemotron NAS', { block_configs: [{}] }],
+    ['Step3', { num_attention_groups: 1 }],
+    ['Hunyuan-Large', { use_cla: true, cla_share_factor: 2 }],
+  ])('%s arranges its layers in its own way: refused by that name', (_, fields) => {
+    const name = Object.keys(fields)[0];
+    expect(() => describeModel({ ...plain, ...fields })).toThrow(OptionError);
+    expect(() => describeModel({ ...plain, ...fields })).toThrow(new RegExp(`${name}.* not supported`));
+    const off = Object.fromEntries(Object.keys(fields).map((key) => [key, key === 'use_cla' ? false : null]));
+    expect(kinds(describeModel({ ...plain, ...off }))).toBe('ffffffff');
+  });
+
+  test('layer_types speak for the layers, whatever fields of other kinds stand beside them', () => {
+    const granite = {
+      ...plain,
+      model_type: 'granitemoehybrid',
+      mamba_d_state: 128,
+      layer_types: Array(8).fill('attention'),
+    };
+    expect(kinds(describeModel(granite))).toBe('ffffffff');
+    expect(rotary(describeModel({ ...granite, position_embedding_type: 'nope' }))).toBe('........');
+    expect(() => describeModel({ ...plain, layer_types: Array(8).fill('chunked_attention') })).toThrow(
+      /'chunked_attention'/,
+    );
+  });
+
+  test('MPT and DBRX keep their heads in attn_config', () => {
+    const mpt = {
+      model_type: 'mpt',
+      d_model: 4096,
+      n_heads: 32,
+      n_layers: 32,
+      max_seq_len: 2048,
+      vocab_size: 50432,
+    };
+    const seven = describeModel({
+      ...mpt,
+      attn_config: { alibi: true, attn_type: 'multihead_attention', softmax_scale: null },
+    });
+    expect(seven).toMatchObject({ alibi: true, numKvHeads: 32, ropeTheta: null });
+    const attention = { alibi: false, attn_type: 'multiquery_attention', softmax_scale: 0.5 };
+    expect(describeModel({ ...mpt, attn_config: attention })).toMatchObject({
+      alibi: false,
+      numKvHeads: 1,
+      scale: 0.5,
+    });
+    const dbrx = {
+      model_type: 'dbrx',
+      d_model: 6144,
+      n_heads: 48,
+      n_layers: 40,
+      max_seq_len: 32768,
+      vocab_size: 100352,
+    };
+    const model = describeModel({ ...dbrx, attn_config: { kv_n_heads: 8, rope_theta: 500000 } });
+    expect(model).toMatchObject({ numKvHeads: 8, groupSize: 6, ropeTheta: 500000 });
+  });
+
+  test('Cohere 2, EXAONE 4 and SmolLM3 leave positions out of some layers', () => {
+    const cohere = { ...plain, model_type: 'cohere2', sliding_window: 16 };
+    expect(kinds(describeModel(cohere))).toBe('sssfsssf');
+    expect(rotary(describeModel(cohere))).toBe('rrr.rrr.');
+    const types = kinds(describeModel(cohere))
+      .split('')
+      .map((kind) => (kind === 's' ? 'sliding_attention' : 'full_attention'));
+    const exaone = { ...plain, model_type: 'exaone4', sliding_window: 16, layer_types: types };
+    expect(rotary(describeModel(exaone))).toBe('rrr.rrr.');
+    expect(rotary(describeModel({ ...plain, model_type: 'exaone4', sliding_window: null }))).toBe('rrrrrrrr');
+    const smol = { ...plain, model_type: 'smollm3' };
+    expect(rotary(describeModel(smol))).toBe('rrr.rrr.');
+    expect(rotary(describeModel({ ...smol, no_rope_layers: [0, 1, 1, 1, 1, 1, 1, 0, 1] }))).toBe('.rrrrrr.');
+    expect(rotary(describeModel({ ...smol, no_rope_layer_interval: 2 }))).toBe('r.r.r.r.');
+  });
+
+  test('OLMo 3 without layer_types: every fourth layer is full', () => {
+    expect(kinds(describeModel({ ...plain, model_type: 'olmo3', sliding_window: 4096 }))).toBe('sssfsssf');
+  });
+
+  test.each<[string, object, boolean]>([
+    ['albert', {}, false],
+    ['camembert', {}, false],
+    ['mpnet', {}, false],
+    ['deberta-v2', {}, false],
+    ['esm', {}, false],
+    ['vit', {}, false],
+    ['nomic_bert', {}, false],
+    ['new', { architectures: ['NewForMaskedLM'] }, false],
+    ['camembert', { is_decoder: true }, true],
+    ['clip_text_model', {}, true],
+    ['llama', { architectures: ['LlamaForCausalLM'] }, true],
+  ])('%s %j: causal %s', (model_type, fields, causal) => {
+    expect(describeModel({ ...plain, model_type, ...fields }).causal).toBe(causal);
+  });
+
+  test.each<[string, object, object]>([
+    ['camembert', {}, { ropeDim: 0, alibi: false }],
+    ['mpnet', {}, { ropeDim: 0 }],
+    ['deberta-v2', {}, { ropeDim: 0 }],
+    ['biogpt', {}, { ropeDim: 0 }],
+    ['esm', { position_embedding_type: 'rotary' }, { ropeDim: 16 }],
+    ['esm', { position_embedding_type: 'absolute' }, { ropeDim: 0 }],
+    ['jais', { position_embedding_type: 'alibi' }, { ropeDim: 0, alibi: true }],
+    ['baichuan', { hidden_size: 5120, num_attention_heads: 40 }, { ropeDim: 0, alibi: true }],
+    ['baichuan', { hidden_size: 4096, num_attention_heads: 32 }, { ropeDim: 128, alibi: false }],
+    ['chatglm', { kv_channels: 128, rope_ratio: 500 }, { ropeDim: 64, ropeTheta: 5e6 }],
+    ['t5', { num_layers: 24, num_decoder_layers: 8 }, { numLayers: 8 }],
+  ])('%s %j: %j', (model_type, fields, expected) => {
+    expect(describeModel({ ...plain, model_type, ...fields })).toMatchObject(expected);
+  });
+});
