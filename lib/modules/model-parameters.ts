@@ -12,23 +12,58 @@ export interface AttentionParameters {
 }
 
 /** Model types that share the embedding with the output where config.json does not say. */
-const TIED = ['gemma', 'gpt2', 'gpt_bigcode', 'minimind', 'falcon', 'bloom', 'opt', 'mpt', 'cohere'];
-/** Model types whose feed-forward has two matrices instead of the three of a gated one. */
-const UNGATED = [
-  'bert',
-  'roberta',
-  'distilbert',
-  'gpt2',
-  'gpt_',
-  'gptj',
-  'bloom',
-  'opt',
-  'mpt',
-  'falcon',
-  'phi',
+const TIED = [
+  ...[
+    'gemma',
+    'gpt2',
+    'gpt_bigcode',
+    'minimind',
+    'falcon',
+    'bloom',
+    'opt',
+    'mpt',
+    'cohere',
+    'starcoder2',
+    'biogpt',
+  ],
 ];
-/** Encoders without an output matrix. */
-const ENCODERS = ['bert', 'roberta', 'xlm-roberta', 'distilbert', 'electra'];
+/** Model types whose feed-forward is a gated one, of three matrices. */
+const GATED = [
+  ...[
+    'llama',
+    'mistral',
+    'mixtral',
+    'ministral',
+    'qwen',
+    'gemma',
+    'phi3',
+    'phi4',
+    'phimoe',
+    'deepseek',
+    'kimi_k2',
+  ],
+  ...['gpt_oss', 'cohere', 'olmo', 'granite', 'glm', 'smollm3', 'internlm', 'exaone', 'stablelm', 'seed_oss'],
+  ...['minimind', 'minicpm', 'baichuan', 'ernie4_5'],
+];
+/** Model types whose feed-forward has two matrices. */
+const UNGATED = [
+  ...[
+    'bert',
+    'roberta',
+    'xlm-roberta',
+    'distilbert',
+    'electra',
+    'camembert',
+    'mpnet',
+    'esm',
+    'gpt2',
+    'gpt_bigcode',
+  ],
+  ...['gpt_neox', 'gptj', 'codegen', 'bloom', 'opt', 'mpt', 'falcon', 'phi', 'starcoder2', 'biogpt'],
+  ...['nemotron', 'arcee', 'persimmon'],
+];
+/** Of these families, those whose experts or widths have other fields than the ones that are read here. */
+const UNCOUNTED = ['llama4', 'granitemoe', 'ernie4_5_moe', 'ernie4_5_vl', 'exaone_moe'];
 
 /**
  * Weights of the q, k, v and o projections. An output gate (Qwen3-Next and later) doubles q; multi-head latent
@@ -63,8 +98,8 @@ export function countAttention(config: ModelConfig, hidden: number, layers: read
 
 /**
  * Weights of the whole (text) model: embeddings, attention, linear attention, feed-forward with all experts;
- * biases and norms left out, below 0.1 % of it. Null where config.json does not say enough, or the model has
- * parts unknown here (a decoder's cross attention, per-layer embeddings, hyper-connections).
+ * biases and norms left out, below 0.1 % of it. Null where config.json does not say enough, the family is not known, or
+ * the model has parts unknown here (a decoder's cross attention, per-layer embeddings, hyper-connections).
  */
 export function countModel(
   config: ModelConfig,
@@ -77,13 +112,14 @@ export function countModel(
     config.flag('is_encoder_decoder') ||
     config.isOf('whisper', 't5') ||
     fields.hc_count != null ||
-    fields.ple_layer_ids != null;
+    fields.ple_layer_ids != null ||
+    (config.optionalInteger('embedding_size', 'word_embed_proj_dim') ?? hidden) !== hidden;
   const perLayerInput = config.optionalNumber('hidden_size_per_layer_input') ?? 0;
   const vocab = config.optionalInteger('vocab_size');
   const feedForward = countFeedForward(config, hidden, layers.length);
   if (hasUnknownParts || perLayerInput > 0 || vocab === undefined || feedForward === null) return null;
   const isTied = config.flag('tie_word_embeddings', config.isOf(...TIED));
-  const hasOutput = !isTied && !config.isOf(...ENCODERS);
+  const hasOutput = !isTied && !config.isEncoder;
   const learned = hasRope(config)
     ? 0
     : (config.optionalInteger('max_position_embeddings', 'n_positions') ?? 0);
@@ -108,11 +144,16 @@ function countLinear(config: ModelConfig, hidden: number, layers: readonly Layer
 }
 
 function countFeedForward(config: ModelConfig, hidden: number, numLayers: number): number | null {
-  const gated = config.isOf('phi3') || !(config.isOf(...UNGATED) && !config.isOf('gpt_oss'));
+  const gated = config.isOf(...GATED);
+  const isKnown = (gated || config.isOf(...UNGATED)) && !config.isOf(...UNCOUNTED);
+  if (!isKnown || Array.isArray(config.fields.intermediate_size)) return null;
   const matrices = gated ? 3 : 2;
+  const stated = config.optionalInteger('intermediate_size', 'n_inner', 'ffn_hidden_size', 'ffn_dim');
+  // The first Qwen's is that of both gated halves together.
   const inner =
-    config.optionalInteger('intermediate_size', 'n_inner', 'ffn_hidden_size') ??
-    (gated ? undefined : 4 * hidden);
+    stated !== undefined && config.textType === 'qwen'
+      ? stated / 2
+      : (stated ?? (gated ? undefined : 4 * hidden));
   const numExperts = config.optionalNumber('num_experts', 'num_local_experts', 'n_routed_experts') ?? 0;
   let sum = 0;
   for (let i = 0; i < numLayers; i++) {

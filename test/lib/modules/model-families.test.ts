@@ -6,6 +6,9 @@ const plain = { num_hidden_layers: 8, hidden_size: 64, num_attention_heads: 4, v
 const kinds = (model: ModelDescription) => model.layers.map((layer) => layer.kind[0]).join('');
 /** r: a layer with rotary embedding; a point: one without. */
 const rotary = (model: ModelDescription) => model.layers.map(({ rope }) => (rope ? 'r' : '.')).join('');
+const billions = (model: ModelDescription) =>
+  model.modelParameters === null ? null : Math.round(model.modelParameters / 1e7) / 100;
+
 describe('describeModel, family by family', () => {
   test.each<[string, object]>([
     ['Jamba', { attn_layer_period: 8, attn_layer_offset: 4 }],
@@ -63,6 +66,7 @@ describe('describeModel, family by family', () => {
       attn_config: { alibi: true, attn_type: 'multihead_attention', softmax_scale: null },
     });
     expect(seven).toMatchObject({ alibi: true, numKvHeads: 32, ropeTheta: null });
+    expect(billions(seven)).toBe(6.65);
     const attention = { alibi: false, attn_type: 'multiquery_attention', softmax_scale: 0.5 };
     expect(describeModel({ ...mpt, attn_config: attention })).toMatchObject({
       alibi: false,
@@ -78,7 +82,7 @@ describe('describeModel, family by family', () => {
       vocab_size: 100352,
     };
     const model = describeModel({ ...dbrx, attn_config: { kv_n_heads: 8, rope_theta: 500000 } });
-    expect(model).toMatchObject({ numKvHeads: 8, groupSize: 6, ropeTheta: 500000 });
+    expect(model).toMatchObject({ numKvHeads: 8, groupSize: 6, ropeTheta: 500000, modelParameters: null });
   });
 
   test('Cohere 2, EXAONE 4 and SmolLM3 leave positions out of some layers', () => {
@@ -99,6 +103,30 @@ describe('describeModel, family by family', () => {
 
   test('OLMo 3 without layer_types: every fourth layer is full', () => {
     expect(kinds(describeModel({ ...plain, model_type: 'olmo3', sliding_window: 4096 }))).toBe('sssfsssf');
+  });
+
+  test('Gemma 3n: scale 1, layers that share keys and values, a feed-forward width for each layer', () => {
+    const model = describeModel({
+      model_type: 'gemma3n',
+      text_config: {
+        ...{
+          model_type: 'gemma3n_text',
+          hidden_size: 2048,
+          num_hidden_layers: 35,
+          num_attention_heads: 8,
+          num_key_value_heads: 2,
+        },
+        ...{
+          intermediate_size: Array(35).fill(16384),
+          num_kv_shared_layers: 15,
+          sliding_window: 512,
+          vocab_size: 262400,
+        },
+        hidden_size_per_layer_input: 256,
+      },
+    });
+    expect(model).toMatchObject({ headDim: 256, scale: 1, modelParameters: null });
+    expect(model.kvBytesPerToken.bfloat16).toBe(20 * 2 * 2 * 256 * 2);
   });
 
   test.each<[string, object, boolean]>([
@@ -131,5 +159,103 @@ describe('describeModel, family by family', () => {
     ['t5', { num_layers: 24, num_decoder_layers: 8 }, { numLayers: 8 }],
   ])('%s %j: %j', (model_type, fields, expected) => {
     expect(describeModel({ ...plain, model_type, ...fields })).toMatchObject(expected);
+  });
+
+  test.each<[string, object, number | null]>([
+    [
+      'StarCoder2 3B: two matrices, a shared embedding',
+      {
+        model_type: 'starcoder2',
+        hidden_size: 3072,
+        intermediate_size: 12288,
+        num_hidden_layers: 30,
+        num_attention_heads: 24,
+        num_key_value_heads: 2,
+        vocab_size: 49152,
+      },
+      3.03,
+    ],
+    [
+      'Nemotron 4 Mini: two matrices',
+      {
+        model_type: 'nemotron',
+        hidden_size: 3072,
+        intermediate_size: 9216,
+        num_hidden_layers: 32,
+        num_attention_heads: 24,
+        num_key_value_heads: 8,
+        head_dim: 128,
+        vocab_size: 256000,
+        tie_word_embeddings: false,
+      },
+      4.19,
+    ],
+    [
+      'Phi-3.5 MoE: three',
+      {
+        model_type: 'phimoe',
+        hidden_size: 4096,
+        intermediate_size: 6400,
+        num_hidden_layers: 32,
+        num_attention_heads: 32,
+        num_key_value_heads: 8,
+        num_local_experts: 16,
+        vocab_size: 32064,
+        tie_word_embeddings: false,
+      },
+      41.87,
+    ],
+    [
+      'Phi-2: two',
+      {
+        model_type: 'phi',
+        hidden_size: 2560,
+        intermediate_size: 10240,
+        num_hidden_layers: 32,
+        num_attention_heads: 32,
+        vocab_size: 51200,
+        tie_word_embeddings: false,
+      },
+      2.78,
+    ],
+    [
+      'Qwen 7B: intermediate_size is that of both gated halves',
+      {
+        model_type: 'qwen',
+        hidden_size: 4096,
+        intermediate_size: 22016,
+        num_hidden_layers: 32,
+        num_attention_heads: 32,
+        vocab_size: 151936,
+        tie_word_embeddings: false,
+      },
+      7.72,
+    ],
+    [
+      'OPT 350M: embeddings of another width',
+      {
+        model_type: 'opt',
+        hidden_size: 1024,
+        ffn_dim: 4096,
+        num_hidden_layers: 24,
+        num_attention_heads: 16,
+        vocab_size: 50272,
+        word_embed_proj_dim: 512,
+      },
+      null,
+    ],
+    [
+      'ALBERT: one layer again and again',
+      { ...plain, model_type: 'albert', intermediate_size: 256, embedding_size: 16 },
+      null,
+    ],
+    [
+      'experts under other names',
+      { ...plain, model_type: 'ernie4_5_moe', intermediate_size: 256, moe_num_experts: 8 },
+      null,
+    ],
+    ['a family that is not known', { ...plain, model_type: 'somebody_new', intermediate_size: 256 }, null],
+  ])('weights of %s', (_, config, expected) => {
+    expect(billions(describeModel(config))).toBe(expected);
   });
 });
