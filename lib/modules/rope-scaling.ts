@@ -1,5 +1,6 @@
 import { OptionError } from '../errors.ts';
 import { nearestName } from '../nearest-name.ts';
+import { readBoolean } from '../options.ts';
 import { copyList, formatValue } from '../tensor-layout.ts';
 
 /**
@@ -13,6 +14,7 @@ export interface RopeScaling {
   readonly rope_theta?: number | null;
   readonly partial_rotary_factor?: number | null;
   readonly factor?: number | null;
+  readonly alpha?: number | null;
   /** The context the model was trained on, and the one it was extended to; the former defaults to the latter. */
   readonly original_max_position_embeddings?: number | null;
   readonly max_position_embeddings?: number | null;
@@ -83,7 +85,7 @@ export function resolveRope(
  * (null or absent: Su et al. 2021, RoFormer §3.2: theta^(-2i / dim)). Float64 throughout. The kinds are those of
  * transformers' modeling_rope_utils; dynamic and longrope depend on seqLen, the number of tokens in use.
  *
- * @throws OptionError for an unknown kind (with those known), a missing or senseless field.
+ * @throws OptionError for an unknown kind (with those known), a missing or senseless field, angles beyond any number.
  */
 export function ropeFrequencies(
   caller: string,
@@ -93,7 +95,12 @@ export function ropeFrequencies(
   scaling?: RopeScaling | null,
 ): RopeFrequencies {
   const kind = KINDS[scalingKind(caller, scaling ?? {})];
-  return kind({ caller, dim, theta, seqLen, scaling: scaling ?? {} });
+  const frequencies = kind({ caller, dim, theta, seqLen, scaling: scaling ?? {} });
+  const numbers = [frequencies.attentionFactor, ...frequencies.invFreq];
+  if (numbers.every((value) => Number.isFinite(Math.fround(value)))) return frequencies;
+  throw new OptionError(
+    `${caller}: theta ${theta} and scaling give frequencies that are not finite in float32; give other numbers`,
+  );
 }
 
 /** The kind of scaling under its present name. */
@@ -174,16 +181,22 @@ function linear(problem: RopeProblem): RopeFrequencies {
   return { invFreq, attentionFactor: 1 };
 }
 
-/** Dynamic NTK-aware scaling: theta grows with the sequence once it is longer than the model's context. */
+/**
+ * Dynamic NTK-aware scaling: theta grows with the sequence once it is longer than the model's context; with HunYuan's
+ * `alpha` by that, whatever the length.
+ */
 function dynamic(problem: RopeProblem): RopeFrequencies {
   const { dim, theta } = problem;
   if (dim <= 2)
     throw new OptionError(`${problem.caller}: scaling of rope_type 'dynamic' needs dim > 2; got ${dim}`);
+  const growth = optionalField(problem.caller, problem.scaling, 'alpha') ?? lengthGrowth(problem);
+  return { invFreq: baseFrequencies(dim, theta * growth ** (dim / (dim - 2))), attentionFactor: 1 };
+}
+
+function lengthGrowth(problem: RopeProblem): number {
   const factor = requiredField(problem, 'factor');
   const context = requiredField(problem, 'max_position_embeddings', 'original_max_position_embeddings');
-  const ratio = Math.max(problem.seqLen, context) / context;
-  const growth = (factor * ratio - (factor - 1)) ** (dim / (dim - 2));
-  return { invFreq: baseFrequencies(dim, theta * growth), attentionFactor: 1 };
+  return factor * (Math.max(problem.seqLen, context) / context) - (factor - 1);
 }
 
 /**
@@ -197,7 +210,7 @@ function yarn(problem: RopeProblem): RopeFrequencies {
   // The (fractional) pair index that turns `rotations` times within the original context.
   const pairOf = (rotations: number) =>
     (dim * Math.log(context / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
-  const truncate = scaling.truncate ?? true;
+  const truncate = readBoolean(caller, 'scaling.truncate', scaling.truncate, true);
   let low = pairOf(optionalField(caller, scaling, 'beta_fast') ?? 32);
   let high = pairOf(optionalField(caller, scaling, 'beta_slow') ?? 1);
   low = Math.max(truncate ? Math.floor(low) : low, 0);
@@ -208,13 +221,16 @@ function yarn(problem: RopeProblem): RopeFrequencies {
     return (frequency / factor) * interpolated + frequency * (1 - interpolated);
   });
   const given = optionalField(caller, scaling, 'attention_factor');
-  return { invFreq, attentionFactor: given ?? yarnAttentionFactor(factor, scaling) };
+  return { invFreq, attentionFactor: given ?? yarnAttentionFactor(caller, factor, scaling) };
 }
 
 /** YaRN's default temperature; DeepSeek's mscale and mscale_all_dim move a part of it into the softmax scale. */
-function yarnAttentionFactor(factor: number, scaling: RopeScaling): number {
-  const { mscale, mscale_all_dim: mscaleAllDim } = scaling;
-  if (mscale && mscaleAllDim) return yarnMscale(factor, mscale) / yarnMscale(factor, mscaleAllDim);
+function yarnAttentionFactor(caller: string, factor: number, scaling: RopeScaling): number {
+  // 0 is none, as in transformers.
+  const read = (field: string) => (scaling[field] === 0 ? undefined : optionalField(caller, scaling, field));
+  const [mscale, mscaleAllDim] = [read('mscale'), read('mscale_all_dim')];
+  if (mscale !== undefined && mscaleAllDim !== undefined)
+    return yarnMscale(factor, mscale) / yarnMscale(factor, mscaleAllDim);
   return yarnMscale(factor, 1);
 }
 
