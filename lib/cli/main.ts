@@ -50,7 +50,9 @@ async function runCommand(
     return await command.run(argv, streams);
   } catch (error) {
     if (!isExpected(error)) throw error;
-    streams.stderr.write(`node-sdpa ${name}: ${(error as Error).message.replaceAll('\n', ' ')}\n`);
+    // The library's messages begin with the caller's name, which here is the command's.
+    const message = (error as Error).message.replaceAll('\n', ' ');
+    streams.stderr.write(`node-sdpa ${message.startsWith(`${name}: `) ? '' : `${name}: `}${message}\n`);
     return 1;
   }
 }
