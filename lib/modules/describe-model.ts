@@ -197,9 +197,12 @@ interface Heads {
 
 function readDimensions(config: ModelConfig): { numLayers: number; hiddenSize: number; heads: Heads } {
   // A decoder's own fields first: what num_hidden_layers means there differs from model to model.
-  const numLayers =
+  const statedLayers =
     config.optionalInteger('decoder_layers', 'num_decoder_layers') ??
     config.integer('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers', 'encoder_layers');
+  // LongCat's num_layers counts blocks of two attentions.
+  const isBlocks = config.isOf('longcat') && (config.fields.num_hidden_layers ?? null) === null;
+  const numLayers = isBlocks ? 2 * statedLayers : statedLayers;
   const numHeads =
     config.optionalInteger('decoder_attention_heads') ??
     config.integer('num_attention_heads', 'n_head', 'n_heads', 'num_heads', 'encoder_attention_heads');

@@ -56,7 +56,10 @@ const OTHER_SCHEDULES = [
 ];
 
 /** Fields by which layers differ from what a type can say: heads or caches of their own. */
-const OTHER_LAYERS = ['linear_attn_config', 'block_configs', 'num_attention_groups', 'use_cla'];
+const OTHER_LAYERS = [
+  ...['linear_attn_config', 'block_configs', 'num_attention_groups', 'use_cla', 'cross_attention_layers'],
+  'compress_ratios',
+];
 
 /**
  * Which kind each layer is. `layer_types` where it is given, else the rule of the model's family: every
@@ -84,7 +87,9 @@ export function layerKinds(config: ModelConfig, numLayers: number): LayerKind[] 
 
 /** A wrong schedule would give wrong bytes without a word. */
 function refuseOtherSchedules({ fields }: ModelConfig, names: readonly string[]): void {
-  const found = names.find((name) => (fields[name] ?? false) !== false);
+  const isSaid = (value: unknown) =>
+    (value ?? false) !== false && !(Array.isArray(value) && value.length === 0);
+  const found = names.find((name) => isSaid(fields[name]));
   if (found === undefined) return;
   throw new OptionError(
     `describeModel: config.json arranges its layers by ${found}, which is not supported; known are layer_types of ` +

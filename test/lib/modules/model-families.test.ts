@@ -29,6 +29,8 @@ describe('describeModel, family by family', () => {
     ['Kimi Linear', { linear_attn_config: { full_attn_layers: [4] } }],
     ['Nemotron NAS', { block_configs: [{}] }],
     ['Step3', { num_attention_groups: 1 }],
+    ['Llama 3.2 Vision', { cross_attention_layers: [3] }],
+    ['DeepSeek-V4', { compress_ratios: [0, 4, 128] }],
     ['Hunyuan-Large', { use_cla: true, cla_share_factor: 2 }],
   ])('%s arranges its layers in its own way: refused by that name', (_, fields) => {
     const name = Object.keys(fields)[0];
@@ -36,6 +38,7 @@ describe('describeModel, family by family', () => {
     expect(() => describeModel({ ...plain, ...fields })).toThrow(new RegExp(`${name}.* not supported`));
     const off = Object.fromEntries(Object.keys(fields).map((key) => [key, key === 'use_cla' ? false : null]));
     expect(kinds(describeModel({ ...plain, ...off }))).toBe('ffffffff');
+    expect(kinds(describeModel({ ...plain, [name]: [] }))).toBe('ffffffff');
   });
 
   test('layer_types speak for the layers, whatever fields of other kinds stand beside them', () => {
@@ -99,6 +102,20 @@ describe('describeModel, family by family', () => {
     expect(rotary(describeModel(smol))).toBe('rrr.rrr.');
     expect(rotary(describeModel({ ...smol, no_rope_layers: [0, 1, 1, 1, 1, 1, 1, 0, 1] }))).toBe('.rrrrrr.');
     expect(rotary(describeModel({ ...smol, no_rope_layer_interval: 2 }))).toBe('r.r.r.r.');
+  });
+
+  test('LongCat-Flash: each of num_layers has two attentions', () => {
+    const latent = {
+      kv_lora_rank: 512,
+      q_lora_rank: 1536,
+      qk_nope_head_dim: 128,
+      qk_rope_head_dim: 64,
+      v_head_dim: 128,
+    };
+    const { num_hidden_layers: _, ...rest } = plain;
+    const longcat = { ...rest, ...latent, model_type: 'longcat_flash', num_layers: 28 };
+    expect(describeModel(longcat).kvBytesPerToken.bfloat16).toBe(56 * 576 * 2);
+    expect(describeModel({ ...longcat, num_hidden_layers: 56 }).numLayers).toBe(56);
   });
 
   test('OLMo 3 without layer_types: every fourth layer is full', () => {
