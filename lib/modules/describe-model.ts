@@ -2,7 +2,7 @@ import { bytesPerElement } from '../dtype.ts';
 import { DTypeError, OptionError } from '../errors.ts';
 import { int8RowBytes } from '../tensor-int8.ts';
 import { copyList, formatValue } from '../tensor-layout.ts';
-import { ModelConfig } from './model-config.ts';
+import { ModelConfig, words } from './model-config.ts';
 import { type LayerDescription, type LayerKind, layerKinds } from './model-layers.ts';
 import { type AttentionParameters, countAttention, countModel } from './model-parameters.ts';
 import { hasAlibi, layerRope, layersWithoutRope } from './model-rope.ts';
@@ -225,16 +225,9 @@ function readKvHeads(config: ModelConfig, numHeads: number): number {
   const isMultiQuery =
     (config.flag('multi_query') && !config.flag('new_decoder_architecture')) ||
     config.fields.attn_type === 'multiquery_attention';
-  const names = [
-    ...[
-      'num_key_value_heads',
-      'num_kv_heads',
-      'n_kv_heads',
-      'n_head_kv',
-      'kv_n_heads',
-      'multi_query_group_num',
-    ],
-  ];
+  const names = words(
+    'num_key_value_heads num_kv_heads n_kv_heads n_head_kv kv_n_heads multi_query_group_num',
+  );
   const numKvHeads = isMultiQuery ? 1 : (config.optionalInteger(...names) ?? numHeads);
   if (numHeads % numKvHeads === 0) return numKvHeads;
   throw new OptionError(

@@ -4,6 +4,11 @@ import { copyList, formatValue } from '../tensor-layout.ts';
 /** The parsed fields of a config.json, under their real names. */
 export type ConfigFields = Readonly<Record<string, unknown>>;
 
+/** The words of a text: a long list in a few lines. */
+export function words(text: string): string[] {
+  return text.trim().split(/\s+/);
+}
+
 /** Where composite models (vision, audio) keep the configuration of their language model. */
 const NESTED = ['text_config', 'llm_config', 'language_config'];
 
@@ -50,21 +55,9 @@ const FAMILY_DEFAULTS: readonly (readonly [family: string, fields: ConfigFields]
 ];
 
 /** Families in which a token sees those after it too. */
-const ENCODERS = [
-  ...[
-    'bert',
-    'roberta',
-    'xlm-roberta',
-    'distilbert',
-    'electra',
-    'albert',
-    'camembert',
-    'mpnet',
-    'deberta',
-    'esm',
-  ],
-  ...['modernbert', 'nomic_bert', 'vit', 'clip_vision_model', 'siglip'],
-];
+const ENCODERS = words(`
+  bert roberta xlm-roberta distilbert electra albert camembert mpnet deberta esm modernbert nomic_bert
+  vit clip_vision_model siglip`);
 
 /**
  * Reads fields of a config.json and remembers which of them were asked for in vain, so that one error can name

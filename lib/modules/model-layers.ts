@@ -1,6 +1,6 @@
 import { OptionError } from '../errors.ts';
 import { copyList, formatValue } from '../tensor-layout.ts';
-import type { ModelConfig } from './model-config.ts';
+import { type ModelConfig, words } from './model-config.ts';
 import type { RopeDescription } from './model-rope.ts';
 import { layerTypes } from './presets/layer-types.ts';
 
@@ -36,30 +36,16 @@ const KIND_OF_TYPE: Readonly<Record<string, LayerKind>> = {
 };
 
 /** Fields by which models arrange their layers, where no layer_types says the same; what they mean is not known here. */
-const OTHER_SCHEDULES = [
-  ...[
-    'attn_layer_period',
-    'attn_layer_indices',
-    'layers_block_type',
-    'hybrid_override_pattern',
-    'block_types',
-  ],
-  ...[
-    'attn_type_list',
-    'full_attn_idxs',
-    'attention_types',
-    'global_attn_every_n_layers',
-    'hybrid_layer_pattern',
-  ],
-  ...['attention_chunk_size', 'dense_attention_every_n_layers', 'layer_group_size', 'attention_window'],
-  ...['mamba_d_state', 'mamba_d_ssm'],
-];
+const OTHER_SCHEDULES = words(`
+  attn_layer_period attn_layer_indices layers_block_type hybrid_override_pattern block_types
+  attn_type_list full_attn_idxs attention_types global_attn_every_n_layers hybrid_layer_pattern
+  attention_chunk_size dense_attention_every_n_layers layer_group_size attention_window mamba_d_state
+  mamba_d_ssm`);
 
 /** Fields by which layers differ from what a type can say: heads or caches of their own. */
-const OTHER_LAYERS = [
-  ...['linear_attn_config', 'block_configs', 'num_attention_groups', 'use_cla', 'cross_attention_layers'],
-  'compress_ratios',
-];
+const OTHER_LAYERS = words(
+  'linear_attn_config block_configs num_attention_groups use_cla cross_attention_layers compress_ratios',
+);
 
 /**
  * Which kind each layer is. `layer_types` where it is given, else the rule of the model's family: every

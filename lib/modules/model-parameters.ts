@@ -1,4 +1,4 @@
-import type { ModelConfig } from './model-config.ts';
+import { type ModelConfig, words } from './model-config.ts';
 import type { LayerDescription } from './model-layers.ts';
 import { hasRope } from './model-rope.ts';
 
@@ -12,56 +12,16 @@ export interface AttentionParameters {
 }
 
 /** Model types that share the embedding with the output where config.json does not say. */
-const TIED = [
-  ...[
-    'gemma',
-    'gpt2',
-    'gpt_bigcode',
-    'minimind',
-    'falcon',
-    'bloom',
-    'opt',
-    'mpt',
-    'cohere',
-    'starcoder2',
-    'biogpt',
-  ],
-];
-/** Model types whose feed-forward is a gated one, of three matrices. */
-const GATED = [
-  ...[
-    'llama',
-    'mistral',
-    'mixtral',
-    'ministral',
-    'qwen',
-    'gemma',
-    'phi3',
-    'phi4',
-    'phimoe',
-    'deepseek',
-    'kimi_k2',
-  ],
-  ...['gpt_oss', 'cohere', 'olmo', 'granite', 'glm', 'smollm3', 'internlm', 'exaone', 'stablelm', 'seed_oss'],
-  ...['minimind', 'minicpm', 'baichuan', 'ernie4_5'],
-];
+const TIED = words('gemma gpt2 gpt_bigcode minimind falcon bloom opt mpt cohere starcoder2 biogpt');
+/** Model types whose feed-forward is a gated one, of three matrices; a config.json without a type is taken for Llama's. */
+const GATED = words(`
+  llama mistral mixtral ministral qwen gemma phi3 phi4 phimoe deepseek kimi_k2 gpt_oss cohere olmo
+  granite glm smollm3 internlm exaone stablelm seed_oss minimind minicpm baichuan ernie4_5
+  unknown`);
 /** Model types whose feed-forward has two matrices. */
-const UNGATED = [
-  ...[
-    'bert',
-    'roberta',
-    'xlm-roberta',
-    'distilbert',
-    'electra',
-    'camembert',
-    'mpnet',
-    'esm',
-    'gpt2',
-    'gpt_bigcode',
-  ],
-  ...['gpt_neox', 'gptj', 'codegen', 'bloom', 'opt', 'mpt', 'falcon', 'phi', 'starcoder2', 'biogpt'],
-  ...['nemotron', 'arcee', 'persimmon'],
-];
+const UNGATED = words(`
+  bert roberta xlm-roberta distilbert electra camembert mpnet esm gpt2 gpt_bigcode gpt_neox gptj
+  codegen bloom opt mpt falcon phi starcoder2 biogpt nemotron arcee persimmon`);
 /** Of these families, those whose experts or widths have other fields than the ones that are read here. */
 const UNCOUNTED = ['llama4', 'granitemoe', 'ernie4_5_moe', 'ernie4_5_vl', 'exaone_moe'];
 

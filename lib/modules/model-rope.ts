@@ -1,6 +1,6 @@
 import { OptionError } from '../errors.ts';
 import { copyList, formatValue } from '../tensor-layout.ts';
-import type { ConfigFields, ModelConfig } from './model-config.ts';
+import { type ConfigFields, type ModelConfig, words } from './model-config.ts';
 import type { LayerKind } from './model-layers.ts';
 import { type RopeScaling, resolveRope } from './rope-scaling.ts';
 
@@ -14,29 +14,17 @@ export interface RopeDescription {
 }
 
 /** Model types whose positions are learned, sinusoidal or relative rather than rotary. */
-const WITHOUT_ROPE: ReadonlySet<unknown> = new Set([
-  ...['bert', 'roberta', 'xlm-roberta', 'distilbert', 'electra', 'albert', 'gpt2', 'gpt_bigcode', 'gpt_neo'],
-  ...[
-    'whisper',
-    'bart',
-    'mbart',
-    't5',
-    'mt5',
-    'bloom',
-    'mpt',
-    'opt',
-    'vit',
-    'clip_text_model',
-    'clip_vision_model',
-  ],
-  ...['camembert', 'mpnet', 'deberta', 'deberta-v2', 'biogpt', 'xglm', 'marian', 'pegasus', 'm2m_100'],
-  ...['siglip_text_model', 'siglip_vision_model'],
-]);
+const WITHOUT_ROPE: ReadonlySet<unknown> = new Set(
+  words(`
+  bert roberta xlm-roberta distilbert electra albert gpt2 gpt_bigcode gpt_neo whisper bart mbart t5
+  mt5 bloom mpt opt vit clip_text_model clip_vision_model camembert mpnet deberta deberta-v2 biogpt
+  xglm marian pegasus m2m_100 siglip_text_model siglip_vision_model`),
+);
 
 /** What `position_embedding_type` says where positions do not enter by rotation. */
-const NOT_ROTARY: ReadonlySet<unknown> = new Set([
-  ...['alibi', 'nope', 'absolute', 'learned_absolute', 'relative_key', 'relative_key_query'],
-]);
+const NOT_ROTARY: ReadonlySet<unknown> = new Set(
+  words('alibi nope absolute learned_absolute relative_key relative_key_query'),
+);
 
 /**
  * The rotary embedding of layers of one type, or null where the model has none. `rope_parameters` or
