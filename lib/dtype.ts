@@ -94,3 +94,14 @@ export function typedArrayBufferOf(data: ArrayBufferView): ArrayBufferLike {
 export function typedArrayOffsetOf(data: ArrayBufferView): number {
   return typedArrayOffset.call(data);
 }
+
+const bufferResizable = Object.getOwnPropertyDescriptor(ArrayBuffer.prototype, 'resizable')?.get;
+
+/** Whether it may shrink, whatever properties were put on it. One that is shared may only grow. */
+export function isResizable(buffer: ArrayBufferLike): boolean {
+  try {
+    return bufferResizable?.call(buffer) === true;
+  } catch {
+    return false;
+  }
+}

@@ -1,3 +1,4 @@
+import { isResizable, typedArrayBufferOf } from '../dtype.ts';
 import { CapacityError, OptionError, ShapeError } from '../errors.ts';
 import type { Tensor } from '../tensor.ts';
 import { checkStillThere } from '../tensor-memory.ts';
@@ -35,8 +36,7 @@ export function steadyOperandsOf(call: Call): Operands {
 }
 
 function checkSteady(caller: string, name: string, tensor: Tensor | null): void {
-  const buffer = tensor?.data.buffer as { readonly resizable?: boolean } | undefined;
-  if (!buffer?.resizable) return;
+  if (tensor === null || !isResizable(typedArrayBufferOf(tensor.data))) return;
   throw new OptionError(
     `${caller}: ${name} lies in a resizable ArrayBuffer, which may shrink while another thread uses it; ` +
       `pass ${name}.clone(), or call the synchronous form`,

@@ -248,6 +248,30 @@ describe.runIf(!(loadAddon() instanceof Error))('memory that goes while another 
     expect(cache.length).toBe(5);
   });
 
+  test('resizable, whatever it says of itself: refused', () => {
+    const refusals = runChildOk<string[]>(`
+      const lies = [
+        (data) => Object.defineProperty(data.buffer, 'resizable', { value: false }),
+        (data) => Object.setPrototypeOf(data.buffer, null),
+        (data) => Object.defineProperty(data, 'buffer', { value: new ArrayBuffer(8) }),
+      ];
+      const [q, k, v] = [1, 2, 3].map((seed) => sdpa.Tensor.randn([1, 8, 1500, 64], { seed }));
+      const cache = new sdpa.KVCache({ numKvHeads: 8, headDim: 64 }).append(k, v);
+      const refusals = [];
+      for (const lie of lies) {
+        for (const call of [(x) => sdpa.attentionAsync(q, x, v), (x) => cache.attendAsync(x)]) {
+          const buffer = new ArrayBuffer(k.byteLength, { maxByteLength: k.byteLength });
+          const tensor = new sdpa.Tensor(new Float32Array(buffer), k.shape);
+          lie(tensor.data);
+          const calling = call(tensor);
+          ArrayBuffer.prototype.resize.call(buffer, 0);
+          refusals.push(await calling.then(() => 'none', (error) => error.code));
+        }
+      }
+      console.log(JSON.stringify(refusals));`);
+    expect(refusals).toEqual(Array(6).fill('ERR_OPTION'));
+  });
+
   test('shared: read in place', async () => {
     const shared = (x: Tensor): Tensor => {
       const data = new Float32Array(new SharedArrayBuffer(x.byteLength));
