@@ -381,6 +381,7 @@ export class KVCache {
     const signal = readSignal(caller, signalOption);
     signal?.throwIfAborted();
     const state = this.#state;
+    state.checkUnchanged(caller, length);
     const takeBack = tokens === null ? null : state.appendRevocably(tokens);
     state.busy = true;
     try {

@@ -141,4 +141,27 @@ describe.each(backendsUnderTest())('$name: a getter', (under) => {
     const disposing = sly(q, () => cache.dispose());
     expect(() => cache.step(disposing, k, v)).toThrow(DisposedError);
   });
+
+  test('and a signal that does: likewise, and the call that it began goes on alone', async () => {
+    const { cache, twin } = twins();
+    const { q, k, v } = token();
+    const sly = (act: () => unknown): AbortSignal =>
+      Object.assign(new AbortController().signal, { throwIfAborted: act });
+    const changed = 'a getter of an argument changed the cache';
+    await expect(cache.stepAsync(q, k, v, { signal: sly(() => cache.append(k, v)) })).rejects.toThrow(
+      changed,
+    );
+    expect(cache.length).toBe(twin.append(k, v).length);
+    await expect(cache.attendAsync(q, { signal: sly(() => cache.truncate(0)) })).rejects.toThrow(changed);
+    expect(cache.length).toBe(twin.truncate(0).length);
+    const pending: Promise<unknown>[] = [];
+    const begin = sly(() => pending.push(cache.stepAsync(q, k, v)));
+    const busy = 'an asynchronous call is running on this cache';
+    await expect(cache.stepAsync(q, k, v, { signal: begin })).rejects.toThrow(busy);
+    expect(() => cache.append(k, v)).toThrow(busy);
+    await Promise.all(pending);
+    expect(cache.keys().data).toEqual(twin.append(k, v).keys().data);
+    const disposing = sly(() => cache.dispose());
+    await expect(cache.stepAsync(q, k, v, { signal: disposing })).rejects.toThrow(DisposedError);
+  });
 });
