@@ -4,6 +4,7 @@ import type { Tokens } from './cache-tokens.ts';
 import { OptionError, ShapeError } from './errors.ts';
 import type { AttentionProblem, SequenceView } from './problem.ts';
 import { Tensor } from './tensor.ts';
+import { checkFinite } from './tensor-int8.ts';
 
 /**
  * The memory of a KVCache whose batch entries have different lengths: a cache of its own for each of them, all advanced in
@@ -95,14 +96,14 @@ export class RaggedStorage implements CacheStorage {
 
   appendRevocably(k: Tensor, v: Tensor, counts: readonly number[] | null = null): void {
     const before = this.lengths;
+    const newest = this.#newest;
     const taken = counts ?? this.#all(k.shape[2]);
     try {
       this.#entries.forEach((entry, b) => {
-        const tokens = (x: Tensor): Tensor => x.slice(0, b, b + 1).slice(2, 0, taken[b]);
-        entry.appendRevocably(tokens(k), tokens(v));
+        entry.appendRevocably(tokensOf(k, b, taken), tokensOf(v, b, taken));
       });
     } catch (error) {
-      this.truncateEach(before);
+      this.takeBack(before, newest);
       throw error;
     }
     this.#newest = taken;
@@ -128,6 +129,10 @@ export class RaggedStorage implements CacheStorage {
     counts: readonly number[] | null = null,
   ): void {
     const taken = counts ?? this.#all(k.shape[2]);
+    if (this.#layout.dtype === 'int8')
+      taken.forEach((_, b) => {
+        checkFinite(tokensOf(k, b, taken), tokensOf(v, b, taken));
+      });
     this.#backend.stepAll(this.#entries, taken, k, v, { problem, out, lse });
     this.#newest = taken;
   }
@@ -230,6 +235,10 @@ export class RaggedStorage implements CacheStorage {
 
 /** A list may be too long to be spread into arguments. */
 const smallest = (list: readonly number[]): number => list.reduce((least, x) => Math.min(least, x), Infinity);
+
+/** Of tokens for all entries, those that entry b takes. */
+const tokensOf = (x: Tensor, b: number, taken: readonly number[]): Tensor =>
+  x.slice(0, b, b + 1).slice(2, 0, taken[b]);
 
 /** The call of batch entry b by itself. */
 function entryOf({ problem, out, lse }: AttentionCall, b: number): AttentionCall {

@@ -266,4 +266,25 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     expect(() => late.append(k, v, { lengths: [1, 2, 3] })).toThrow(/from the first append on/);
     expect(late.length).toBe(5);
   });
+
+  test.each(['append', 'step', 'stepAsync'] as const)('int8: %s refuses what is not finite', async (how) => {
+    const options = { numKvHeads: 2, headDim: DIM, batch: B, dtype: 'int8', backend } as const;
+    const cache = new KVCache(options).append(random(2, 3), random(2, 3), { lengths: [3, 1, 2] });
+    cache.append(random(2, 4), random(2, 4));
+    const twin = cache.fork();
+    const [k, v] = [random(2, 2), random(2, 2)];
+    k.data[k.size - 1] = NaN; // of the last entry's second token
+    const act = (lengths: number[] | null): unknown =>
+      how === 'append'
+        ? cache.append(k, v, { lengths })
+        : (cache[how] as KVCache['step'])(random(4, 2), k, v, { lengths });
+    for (const lengths of [null, [0, 1, 2]])
+      await expect((async () => act(lengths))()).rejects.toThrow('which an int8 cache cannot hold');
+    expect(cache.lengths).toEqual(twin.lengths);
+    for (const each of [cache, twin]) each.keep([0, 3]);
+    expect(cache.lengths).toEqual(twin.lengths);
+    expect(cache.keys().data).toEqual(twin.keys().data);
+    await act([2, 0, 1]); // without that token
+    expect(cache.lengths).toEqual(twin.lengths.map((own, b) => own + [2, 0, 1][b]));
+  });
 });
