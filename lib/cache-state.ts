@@ -90,14 +90,16 @@ export class CacheState implements Before {
   truncate(caller: string, value: unknown): void {
     const before = this.length;
     this.dropFormer();
-    if (typeof value === 'object' && value !== null) {
-      const lengths = readLengths(caller, value, this.layout.batch, this.lengths ?? before);
-      this.checkUnchanged(caller, before);
+    const isList = typeof value === 'object' && value !== null;
+    const lengths = isList ? readLengths(caller, value, this.layout.batch, this.lengths ?? before) : null;
+    if (isList) this.checkUnchanged(caller, before);
+    if (lengths !== null && lengths.length > 1) {
       this.toRagged().truncateEach(lengths);
       this.dropFormer();
     } else {
-      checkTruncation(value, before, this.storage.keptBegin, this.layout);
-      this.storage.truncate(value as number);
+      const length = lengths === null ? value : lengths[0];
+      checkTruncation(length, before, this.storage.keptBegin, this.layout);
+      this.storage.truncate(length as number);
     }
     this.length = this.storage.length;
     this.newest =

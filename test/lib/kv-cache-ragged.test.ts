@@ -287,4 +287,17 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     await act([2, 0, 1]); // without that token
     expect(cache.lengths).toEqual(twin.lengths.map((own, b) => own + [2, 0, 1][b]));
   });
+
+  test('a batch of one that is told its length in a list remains one cache', () => {
+    const [k, v] = [random(2, 5, 1), random(2, 5, 1)];
+    const [cache, twin] = [0, 1].map(() =>
+      new KVCache({ numKvHeads: 2, headDim: DIM, backend }).append(k, v),
+    );
+    cache.truncate([3]);
+    twin.truncate(3);
+    const token = [random(4, 1, 1), random(2, 1, 1), random(2, 1, 1)] as const;
+    expect(KVCache.stepAll([cache], ...token).data).toEqual(KVCache.stepAll([twin], ...token).data);
+    expect(() => cache.truncate([5])).toThrow(/length\[0\] must be from 0 to 4/);
+    expect(cache.length).toBe(4);
+  });
 });
