@@ -11,10 +11,10 @@ export class CacheState implements Before {
   storage: CacheStorage;
   /** What `storage` was made from, while the tokens for which that was may yet be taken back. */
   private former: CacheStorage | null = null;
-  /** Tokens of the longest batch entry. */
-  length: number;
-  /** Tokens of the newest append that are still there. */
-  newest: number;
+  #length: number;
+  #newest: number;
+  /** That the storage changes, or that JavaScript was stopped while it did: by vm's `timeout`, by Ctrl-C in the REPL. */
+  #isChanging = false;
   busy = false;
   disposed = false;
 
@@ -22,8 +22,20 @@ export class CacheState implements Before {
     this.layout = layout;
     this.backend = backend;
     this.storage = storage;
-    this.length = storage.length;
-    this.newest = newest;
+    this.#length = storage.length;
+    this.#newest = newest;
+  }
+
+  /** Tokens of the longest batch entry. */
+  get length(): number {
+    if (this.#isChanging) this.#noteChange();
+    return this.#length;
+  }
+
+  /** Tokens of the newest append that are still there. */
+  get newest(): number {
+    if (this.#isChanging) this.#noteChange();
+    return this.#newest;
   }
 
   /** Of each batch entry, where they may differ. */
@@ -53,17 +65,31 @@ export class CacheState implements Before {
     );
   }
 
+  /** The storage, about to change. Whatever becomes of that: the next to ask for the length is told what the storage holds. */
+  changing(): CacheStorage {
+    this.#isChanging = true;
+    return this.storage;
+  }
+
   /** Where the tokens go: from the first time on that entries differ in length, to a storage where they may. */
   storageFor({ lengths }: Tokens): CacheStorage {
-    return lengths === null ? this.storage : this.toRagged();
+    if (lengths !== null) this.toRagged();
+    return this.changing();
   }
 
   /** Takes note of tokens that the storage has taken. */
-  grow(tokens: Pick<Tokens, 'length' | 'count' | 'counts'>): void {
+  grow({ length, count, counts }: Pick<Tokens, 'length' | 'count' | 'counts'>): void {
     this.dropFormer();
-    const { length, count, counts } = tokens;
-    this.length = length;
-    this.newest = counts === null ? count : counts.reduce((least, own) => Math.min(least, own), Infinity);
+    this.become(
+      length,
+      counts === null ? count : counts.reduce((least, own) => Math.min(least, own), Infinity),
+    );
+  }
+
+  become(length: number, newest: number): void {
+    this.#length = length;
+    this.#newest = newest;
+    this.#isChanging = false;
   }
 
   /** Appends tokens that are still to be confirmed; what undoes it. */
@@ -71,6 +97,7 @@ export class CacheState implements Before {
     const { storage, length } = this;
     const [lengths, newest] = storage instanceof RaggedStorage ? [storage.lengths, storage.newestOfEach] : [];
     this.storageFor(tokens).appendRevocably(tokens.k, tokens.v, tokens.counts);
+    this.#isChanging = false; // until they are confirmed they do not count
     return () => {
       if (this.former !== null) {
         this.storage.dispose();
@@ -82,7 +109,7 @@ export class CacheState implements Before {
   }
 
   confirmAppend(tokens: Tokens): void {
-    this.storage.confirmAppend();
+    this.changing().confirmAppend();
     this.grow(tokens);
   }
 
@@ -94,38 +121,43 @@ export class CacheState implements Before {
     const lengths = isList ? readLengths(caller, value, this.layout.batch, this.lengths ?? before) : null;
     if (isList) this.checkUnchanged(caller, before);
     if (lengths !== null && lengths.length > 1) {
-      this.toRagged().truncateEach(lengths);
+      const ragged = this.toRagged();
+      this.changing();
+      ragged.truncateEach(lengths);
       this.dropFormer();
     } else {
       const length = lengths === null ? value : lengths[0];
       checkTruncation(length, before, this.storage.keptBegin, this.layout);
-      this.storage.truncate(length as number);
+      this.changing().truncate(length as number);
     }
-    this.length = this.storage.length;
-    this.newest =
-      this.storage instanceof RaggedStorage
-        ? this.storage.newest
-        : Math.max(0, this.newest - (before - this.length));
+    this.#noteChange();
   }
 
   keep(indices: readonly number[]): void {
     this.dropFormer();
-    this.storage.keep(this.length - this.newest, indices);
-    this.length = this.storage.length;
-    this.newest = indices.length;
+    const begin = this.length - this.newest;
+    this.changing().keep(begin, indices);
+    this.#noteChange();
   }
 
   /** Frees the memory, or leaves that to the call that runs. */
   dispose(): void {
     if (this.disposed) return;
     this.disposed = true;
-    this.length = 0;
+    this.become(0, 0);
     if (!this.busy) this.free();
   }
 
   free(): void {
     this.dropFormer();
     this.storage.dispose();
+  }
+
+  #noteChange(): void {
+    const { storage } = this;
+    const grown = storage.length - this.#length;
+    const newest = grown > 0 ? grown : Math.max(0, this.#newest + grown);
+    this.become(storage.length, storage instanceof RaggedStorage ? storage.newest : newest);
   }
 
   private dropFormer(): void {

@@ -341,11 +341,11 @@ export class KVCache {
   /** A step with the signature of the last one. False, and nothing has changed, where it must be done in full. */
   #repeatStep(q: Tensor, k: Tensor, v: Tensor, out: Tensor): boolean {
     const state = this.#state;
-    const length = state.length + k.shape[k.shape.length - 2];
+    const count = k.shape[k.shape.length - 2];
+    const length = state.length + count;
     if (state.disposed || state.busy || length > state.layout.maxLength) return false;
-    if (!state.storage.repeatStep(q, k, v, out)) return false;
-    state.newest = length - state.length;
-    state.length = length;
+    if (!state.changing().repeatStep(q, k, v, out)) return false;
+    state.become(length, count);
     return true;
   }
 

@@ -60,7 +60,7 @@ export function stepAll(
   const counts = members.map(() => tokens.count);
   const call = { problem, out: results.out, lse: results.lse };
   backend.stepAll(
-    members.map(({ storage }) => storage),
+    members.map((member) => member.changing()),
     counts,
     tokens.k,
     tokens.v,
