@@ -8,7 +8,7 @@ import { isaTable } from './native-tree.mjs';
 
 const folder = resolve(process.argv[2] ?? resolve(import.meta.dirname, '../build/Release'));
 const allowedUndefined =
-  /^(_GLOBAL_OFFSET_TABLE_|__stack_chk_fail|mem(cpy|move|set|cmp)|bcmp|(exp|exp2|log|log2|tanh|fma|ldexp|floor|ceil|nearbyint|rint|sqrt)f?)$/;
+  /^(_GLOBAL_OFFSET_TABLE_|__stack_chk_fail|mem(cpy|move|set|cmp)|__mem(cpy|move|set)_chk|bcmp|(exp|exp2|log|log2|tanh|fma|ldexp|floor|ceil|nearbyint|rint|sqrt)f?)$/;
 
 if (process.platform !== 'linux' || spawnSync('nm', ['--version']).error) {
   console.log('check-isa-symbols: skipped, needs Linux and nm (binutils)');

@@ -135,6 +135,14 @@ const built = existsSync(join(root, 'build/Release/node_sdpa.node'));
 const canCompile =
   process.platform === 'linux' && process.arch === 'x64' && !spawnSync('g++', ['--version']).error;
 
+/** Compiles what stands for the unit of an ISA into its library. */
+function archive(isa: string, text: string, ...flags: string[]) {
+  const [source, object] = [join(folder, `${isa}.cc`), join(folder, `${isa}.o`)];
+  writeFileSync(source, text);
+  expect(spawnSync('g++', ['-O2', '-fPIC', ...flags, '-c', source, '-o', object]).status).toBe(0);
+  expect(spawnSync('ar', ['crs', join(folder, `isa_${isa}.a`), object]).status).toBe(0);
+}
+
 describe('symbols', () => {
   test.skipIf(!built)("each ISA's library exports its kernel table alone", () => {
     const { status, output } = runScript('check-isa-symbols.mjs');
@@ -148,18 +156,28 @@ describe('symbols', () => {
     expect(status).toBe(0);
   });
 
+  // Ubuntu's g++ compiles with _FORTIFY_SOURCE unless told otherwise.
+  test.skipIf(!canCompile)('copies that the compiler has checked are plain C', () => {
+    for (const isa of ['portable', 'avx2', 'avx512', 'avx512bf16', 'amx'])
+      archive(
+        isa,
+        `#include <string.h>\nextern "C" char kernels_${isa}(const char* p, size_t n) {` +
+          ' char a[8] = {}; memcpy(a, p, n); memmove(a + 1, a, n); memset(a + 2, 1, n); return a[n]; }\n',
+        '-U_FORTIFY_SOURCE',
+        '-D_FORTIFY_SOURCE=2',
+      );
+    const { status, output } = runScript('check-isa-symbols.mjs', folder);
+    expect(output).toBe('check-isa-symbols: ok (portable, avx2, avx512, avx512bf16, amx)\n');
+    expect(status).toBe(0);
+  });
+
   test.skipIf(!canCompile)('a C++ container and a static initializer in an ISA unit are caught', () => {
     const clean = (isa: string) => `extern "C" int kernels_${isa}() { return 1; }\n`;
     const leaky =
       '#include <vector>\nextern "C" int kernels_avx512(std::vector<int>* v) { v->push_back(1); return 1; }\n';
     const eager = 'int now(); static int then = now();\nextern "C" int kernels_avx2() { return then; }\n';
     const units = { portable: clean('portable'), avx2: eager, avx512: leaky };
-    for (const [isa, text] of Object.entries(units)) {
-      const [source, object] = [join(folder, `${isa}.cc`), join(folder, `${isa}.o`)];
-      writeFileSync(source, text);
-      expect(spawnSync('g++', ['-O2', '-fPIC', '-c', source, '-o', object]).status).toBe(0);
-      expect(spawnSync('ar', ['crs', join(folder, `isa_${isa}.a`), object]).status).toBe(0);
-    }
+    for (const [isa, text] of Object.entries(units)) archive(isa, text);
     const { status, output } = runScript('check-isa-symbols.mjs', folder);
     expect(output).toMatch(/isa_avx512\.a has weak symbols: \S*_M_realloc_insert/);
     expect(output).toMatch(/isa_avx2\.a runs code when it is loaded/);
