@@ -1,6 +1,8 @@
 // The addon's exports. Mirrored by lib/native/addon.ts.
 #include <napi.h>
 
+#include <exception>
+
 #include "binding/async_call.h"
 #include "binding/attention_binding.h"
 #include "binding/entry.h"
@@ -42,5 +44,12 @@ napi_value load(napi_env env, napi_value exports) {
 }
 
 }  // namespace
+
+#if defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+// GCC 14 calls it where an exception would leave a destructor. Ours, for older libstdc++ have none (headers/glibc_floor.h);
+// hidden by the assembler, as the compiler has declared it visible.
+extern "C" void __cxa_call_terminate(void*) noexcept { std::terminate(); }
+__asm__(".hidden __cxa_call_terminate");
+#endif
 
 NAPI_MODULE(node_sdpa, load)

@@ -23,6 +23,12 @@ SDPA_GLIBC_FLOOR(pthread_sigmask)
 
 #undef SDPA_GLIBC_FLOOR
 
+// glibc 2.38 gave strtoll, sscanf and their like new names for reading C23's binary numbers, by a macro of <features.h>.
+#undef __GLIBC_USE_C2X_STRTOL
+#define __GLIBC_USE_C2X_STRTOL 0
+#undef __GLIBC_USE_C23_STRTOL
+#define __GLIBC_USE_C23_STRTOL 0
+
 // std::shared_ptr asks here whether its counts need no atomics, by a variable of glibc 2.32. In Node they always do.
 #if defined(__has_include)
 #if __has_include(<sys/single_threaded.h>)
