@@ -5,11 +5,12 @@
   'target_defaults': {
     'include_dirs': ['native', '<!@(<(tree) headers node-api-headers)'],
     'cflags_cc': ['<!@(<(tree) flags common gcc)'],
-    'xcode_settings': {
-      'OTHER_CPLUSPLUSFLAGS': ['<!@(<(tree) flags common gcc)'],
-      'MACOSX_DEPLOYMENT_TARGET': '11.0',
-    },
+    'xcode_settings': { 'OTHER_CPLUSPLUSFLAGS': ['<!@(<(tree) flags common gcc)'] },
     'msvs_settings': { 'VCCLCompilerTool': { 'AdditionalOptions': ['<!@(<(tree) flags common msvc)'] } },
+    # Late, because Node's common.gypi replaces what is said above: with the version that Node itself was compiled for.
+    'target_conditions': [
+      ['OS=="mac"', { 'xcode_settings': { 'MACOSX_DEPLOYMENT_TARGET': '11.0' } }],
+    ],
     'conditions': [
       ['OS=="linux"', { 'cflags_cc': ['-include', '<(module_root_dir)/native/headers/glibc_floor.h'] }],
     ],
