@@ -144,7 +144,8 @@ struct PrefillRows {
     }
   }
 
-  // What has been gathered so far, as DecodeTask::partial: [m: rows][l: rows][o: rows * valueDim].
+  // What has been gathered so far, as DecodeTask::partial: [m: rows][l: rows][o: rows * valueDim]. The l is the one of lse;
+  // o is brought to it from the other, so that o / l stays what it was.
   void storePartial(float* partial) const {
     constexpr int W = Vec::kWidth;
     const int64_t count = task.rowEnd - task.rowBegin;
@@ -152,11 +153,13 @@ struct PrefillRows {
       memcpy(partial + tile.lane, tile.m, static_cast<size_t>(tile.rows) * sizeof(float));
       memcpy(partial + count + tile.lane, tile.lseSum, static_cast<size_t>(tile.rows) * sizeof(float));
       for (int64_t lane = 0; lane < tile.rows; lane += W) {
+        const Vec l = Vec::load(tile.l + lane), sum = Vec::load(tile.lseSum + lane);
+        const Vec factor = Vec::select(l == sum, Vec::broadcast(1.0f), sum / l);
         for (int64_t d = 0; d < problem.valueDim; d += W) {
           const int64_t n = minimum(W, problem.valueDim - d);
           Vec block[W];
           for (int j = 0; j < W; ++j) {
-            block[j] = j < n ? Vec::load(tile.oT + (d + j) * tile.lanes + lane) : Vec::zero();
+            block[j] = j < n ? Vec::load(tile.oT + (d + j) * tile.lanes + lane) * factor : Vec::zero();
           }
           Vec::transpose(block);
           for (int64_t i = 0; i < W && lane + i < tile.rows; ++i) {

@@ -42,6 +42,7 @@ struct TilePrefill {
   static constexpr bool kInBursts = kSlices == 1;
 
   const Problem& problem;
+  const bool separateLse;                     // l sums rounded weights, and somebody asks for the sum of the others
   PrefillRows rows;
   Float32Prefill exact;
   int64_t depthSteps, channelBlocks;
@@ -52,13 +53,15 @@ struct TilePrefill {
   int64_t packedBegin = 0, packedEnd = 0;
   bool blockInRange = true, exactPacked = false;
 
-  TilePrefill(const Problem& problem_, const PrefillTask& task, Arena& arena)
+  // `merged`: the rows are stored as partials, and are the same with and without lse.
+  TilePrefill(const Problem& problem_, const PrefillTask& task, Arena& arena, bool merged)
       : problem(problem_),
+        separateLse(kInBursts && (merged || problem_.lse)),
         rows(problem_, task, kTileEdge, kTileEdge, kTileEdge, arena),
         exact(rows, arena),
         depthSteps(roundUp(problem_.headDim, kTileEdge) / kTileEdge),
         channelBlocks(rows.channels / kTileEdge) {
-    if (separateLse()) rows.separateLseSum(arena);
+    if (separateLse) rows.separateLseSum(arena);
     constexpr int64_t block = tileBlockElements<kSlices>();
     const int64_t tiles = roundUp(task.rowEnd - task.rowBegin, kTileEdge) / kTileEdge;
     qT = arena.take<float>(kTileEdge * problem.headDim);
@@ -129,7 +132,7 @@ struct TilePrefill {
     if (!exactPacked) exact.packBlock(origin, packedBegin, packedEnd);
     exactPacked = true;
     exact.packQuery(tile, qT);
-    if (!separateLse()) return exact.attend(tile, qT, origin, begin, end);
+    if (!separateLse) return exact.attend(tile, qT, origin, begin, end);
     float before[kTileEdge];
     memcpy(before, tile.l, sizeof before);
     exact.attend(tile, qT, origin, begin, end);
@@ -138,8 +141,6 @@ struct TilePrefill {
       tile.lseSum[lane] = tile.lseSum[lane] * factor + (tile.l[lane] - before[lane] * factor);
     }
   }
-
-  bool separateLse() const { return kInBursts && problem.lse; }
 
   // A tile of up to 16 rows needs the lower half of its lanes only.
   static int halvesOf(const QueryTile& tile) { return tile.rows > Vec::kWidth ? 2 : 1; }
@@ -243,7 +244,7 @@ struct TilePrefill {
       after.store(tile.m + lane);
       factor.store(rescale + lane);
       (Vec::load(tile.l + lane) * factor).store(tile.l + lane);
-      if (separateLse()) (Vec::load(tile.lseSum + lane) * factor).store(tile.lseSum + lane);
+      if (separateLse) (Vec::load(tile.lseSum + lane) * factor).store(tile.lseSum + lane);
       raised = raised || any(passes);
     }
     return raised;
@@ -260,7 +261,7 @@ struct TilePrefill {
   // Weights of `keys` keys, a multiple of kTileEdge, from key `burst` of the block on; their sums join l.
   void writeWeights(const QueryTile& tile, int64_t burst, int64_t keys, float scale) const {
     for (int half = 0; half < halvesOf(tile); ++half) {
-      if (separateLse()) {
+      if (separateLse) {
         writeWeightsOf<true>(tile, half, burst, keys, scale);
       } else {
         writeWeightsOf<false>(tile, half, burst, keys, scale);

@@ -23,7 +23,7 @@ inline auto withCut(const Problem& problem, Fn fn, Otherwise otherwise) {
 
 template <class Cut>
 inline void runTilePrefill(const Problem& problem, const PrefillTask& task, Arena arena) {
-  TilePrefill<Cut> run(problem, task, arena);
+  TilePrefill<Cut> run(problem, task, arena, false);
   TileUnit::begin();
   run.rows.forEachTile([&](const QueryTile& tile) {
     run.rows.initialise(tile);
@@ -34,12 +34,13 @@ inline void runTilePrefill(const Problem& problem, const PrefillTask& task, Aren
   run.rows.finalize();
 }
 
+// Of prefill and of decode, whichever takes more.
 inline size_t prefillScratchBytesByTiles(const Problem& problem, int64_t rows) {
   return withCut(
       problem,
       [&](auto cut) {
         Arena arena{nullptr, 0};
-        const TilePrefill<decltype(cut)> scratch(problem, {0, 0, 0, rows}, arena);
+        const TilePrefill<decltype(cut)> scratch(problem, {0, 0, 0, rows}, arena, true);
         (void)scratch;
         return arena.used;
       },
@@ -58,7 +59,7 @@ template <class Cut>
 inline void runTileDecode(const Problem& problem, const DecodeTask& task, Arena arena) {
   const int64_t rows = problem.sequences[task.sequence].qLen * problem.groupSize;
   const PrefillTask rowTask{task.sequence, task.kvHead, 0, rows};
-  TilePrefill<Cut> run(problem, rowTask, arena);
+  TilePrefill<Cut> run(problem, rowTask, arena, true);
   TileUnit::begin();
   run.rows.forEachTile([&](const QueryTile& tile) {
     run.rows.initialise(tile, false);

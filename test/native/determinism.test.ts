@@ -117,33 +117,41 @@ describe.each(natives)('$name', ({ name, backend, select }) => {
       }
     });
 
-    test.runIf(cacheDType !== 'int8')(
-      'prefill in chunks, a head alone, a sequence alone, with lse or without',
-      () => {
-        const [q, k, v] = [random(4, 1000, 1), random(2, 1000, 2), random(2, 1000, 3)];
-        const given = { causal: true, backend } as const;
-        const whole = attention(q, k, v, given) as Tensor;
-        // More than 48 query rows of a key head, here 2 a query: fewer go through decode, which sums in another order.
-        for (const chunk of [25, 64, 100, 300]) {
-          for (let at = 0; at + chunk <= 1000; at += chunk) {
-            const end = at + chunk;
-            const part = attention(
-              q.slice(2, at, end),
-              k.slice(2, 0, end),
-              v.slice(2, 0, end),
-              given,
-            ) as Tensor;
-            expectSameBits(part, whole.slice(2, at, end));
-          }
+    test.runIf(cacheDType !== 'int8')('prefill in chunks, a head alone, a sequence alone', () => {
+      const [q, k, v] = [random(4, 1000, 1), random(2, 1000, 2), random(2, 1000, 3)];
+      const given = { causal: true, backend } as const;
+      const whole = attention(q, k, v, given) as Tensor;
+      // More than 48 query rows of a key head, here 2 a query: fewer go through decode, which sums in another order.
+      for (const chunk of [25, 64, 100, 300]) {
+        for (let at = 0; at + chunk <= 1000; at += chunk) {
+          const end = at + chunk;
+          const part = attention(
+            q.slice(2, at, end),
+            k.slice(2, 0, end),
+            v.slice(2, 0, end),
+            given,
+          ) as Tensor;
+          expectSameBits(part, whole.slice(2, at, end));
         }
-        const head = [q.slice(1, 2, 4), k.slice(1, 1, 2), v.slice(1, 1, 2)] as const;
-        expectSameBits(attention(...head, given) as Tensor, whole.slice(1, 2, 4));
-        const flat = [q, k, v].map((x) => x.squeeze(0)) as [Tensor, Tensor, Tensor];
-        const ends = Int32Array.of(0, 1000);
-        const ragged = attention(...flat, { ...given, cuSeqlensQ: ends, cuSeqlensK: ends }) as Tensor;
-        expectSameBits(ragged, whole.squeeze(0));
-        // Float32 tiles of bfloat16 weights sum them once more for the lse.
-        expectSameBits((attention(q, k, v, { ...given, returnLse: true }) as AttentionResult).out, whole);
+      }
+      const head = [q.slice(1, 2, 4), k.slice(1, 1, 2), v.slice(1, 1, 2)] as const;
+      expectSameBits(attention(...head, given) as Tensor, whole.slice(1, 2, 4));
+      const flat = [q, k, v].map((x) => x.squeeze(0)) as [Tensor, Tensor, Tensor];
+      const ends = Int32Array.of(0, 1000);
+      const ragged = attention(...flat, { ...given, cuSeqlensQ: ends, cuSeqlensK: ends }) as Tensor;
+      expectSameBits(ragged, whole.squeeze(0));
+    });
+
+    // Tiles of bfloat16 weights sum them once more for the lse, in prefill and in decode of many rows.
+    test.runIf(cacheDType !== 'int8').each([1, 3, 6, 12, 24, 25, 200])(
+      '%i queries, with lse or without',
+      (count) => {
+        const [q, k, v] = [random(4, count, 1), random(2, 1000, 2), random(2, 1000, 3)];
+        for (const precision of ['highest', 'high', 'medium'] as const) {
+          const given = { causal: true, precision, backend } as const;
+          const { out } = attention(q, k, v, { ...given, returnLse: true }) as AttentionResult;
+          expectSameBits(out, attention(q, k, v, given) as Tensor);
+        }
       },
     );
   });
