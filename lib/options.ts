@@ -83,6 +83,9 @@ export const ATTENTION_OPTIONS = [
   'backend',
 ] as const satisfies readonly (keyof AttentionOptions)[];
 
+/** Those of its relatives, such as attentionAsync and attentionWeights: known, but not everywhere. */
+const RELATED_OPTIONS: readonly string[] = ['signal', 'stage', 'queries', 'heads', 'massWindow'];
+
 const DESCRIBES_KEYS: readonly string[] = ['kvLengths', 'cuSeqlensQ', 'cuSeqlensK'];
 
 /** The options of attention over a KVCache: those of {@link ATTENTION_OPTIONS} that do not describe k and v. */
@@ -176,7 +179,7 @@ function isRootPrototype(prototype: object): boolean {
 
 function unknownOption(caller: string, what: string, name: string, names: readonly string[]): OptionError {
   const known = `known: ${names.join(', ')}`;
-  if ((ATTENTION_OPTIONS as readonly string[]).includes(name)) {
+  if ((ATTENTION_OPTIONS as readonly string[]).includes(name) || RELATED_OPTIONS.includes(name)) {
     return new OptionError(`${caller}: option '${name}' does not apply here; leave it out (${known})`);
   }
   const nearest = nearestName(name, names);

@@ -241,7 +241,7 @@ test.each([
   ['a query beyond', { queries: [5] }, /queries must be indices from 0 to 4; element 0 is 5/],
   ['a head beyond', { heads: [0, 6] }, /heads must be indices from 0 to 5; element 1 is 6/],
   ['out', { out: q }, /attentionStats: option 'out' does not apply here/],
-  ['a stage', { stage: 'scores' }, /attentionStats: unknown name 'stage'/],
+  ['a stage', { stage: 'scores' }, /attentionStats: option 'stage' does not apply here/],
 ])('refuses %s', (_, options, message) => {
   expect(() => attentionStats(q, k, v, options as object)).toThrow(OptionError);
   expect(() => attentionStats(q, k, v, options as object)).toThrow(message);

@@ -19,7 +19,19 @@ describe('nearestName', () => {
     expect(nearestName('temperature', names)).toBeUndefined();
     expect(nearestName('', names)).toBeUndefined();
     expect(nearestName('x', ['abc', 'y'])).toBeUndefined();
+    expect(nearestName('left', ['out', 'lse'])).toBeUndefined();
     expect(nearestName('scale', [])).toBeUndefined();
+  });
+
+  test.each([
+    ['attn_mask', 'mask'],
+    ['softmaxScale', 'scale'],
+    ['slidingWindow', 'window'],
+    ['offset', 'queryOffset'],
+    ['alibi', 'alibiSlopes'],
+    ['maskOrScale', 'scale'],
+  ])('%s, which is far from every name → %s, a part of it or the whole', (word, name) => {
+    expect(nearestName(word, ['mask', 'out', 'alibiSlopes', ...names])).toBe(name);
   });
 
   test('prefers the nearer, and the first of equals', () => {
