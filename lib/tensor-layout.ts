@@ -294,7 +294,10 @@ export function resolveStorage(
   return { data: storage, dtype: dtype ?? possible[0] };
 }
 
-/** Checks everything that a caller may say of a tensor's memory. `where` begins every message. */
+/**
+ * Checks everything that a caller may say of a tensor's memory. `where` begins every message. With strides or an offset
+ * it may be longer than the shape needs, as that of a view.
+ */
 export function describeLayout(
   where: string,
   given: { data: unknown; shape: unknown; dtype?: unknown; strides?: unknown; offset?: unknown },
@@ -319,6 +322,13 @@ export function describeLayout(
   }
   const layout = new TensorLayout(data, shape, strides, offset as number, dtype, size);
   checkExtent(`${where}: shape`, layout);
+  const length = typedArrayLengthOf(data);
+  if (length > size && given.strides === undefined && given.offset === undefined) {
+    throw new ShapeError(
+      `${where}: shape ${formatShape(shape)} needs ${size} elements, but data holds ${length}; make the shape fit the ` +
+        `data, or pass data.subarray(0, ${size})`,
+    );
+  }
   return layout;
 }
 

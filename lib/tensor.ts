@@ -97,8 +97,8 @@ export class Tensor {
    *
    * @param data Float32Array, Int8Array, Uint8Array, Int32Array, Uint16Array (with dtype) or Float16Array
    * @param shape axis lengths; a number stands for one axis
-   * @throws ShapeError where shape or strides reach outside `data`; DTypeError for a dtype that `data` does
-   * not hold
+   * @throws ShapeError where shape or strides reach outside `data`, or where without strides and offset a part
+   * of it would be left over; DTypeError for a dtype that `data` does not hold
    */
   constructor(
     data: TensorData | Float16ArrayLike,

@@ -337,7 +337,7 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     const cache = new KVCache({ numKvHeads: 1, headDim: 2 ** 20, valueDim: 1, backend });
     const row = new Float32Array(2 ** 20);
     const many = (dim: number): Tensor => new Tensor(row, [1, 1, 2 ** 16, dim], { strides: [0, 0, 0, 1] });
-    const one = (dim: number): Tensor => new Tensor(row, [1, 1, 1, dim]);
+    const one = (dim: number): Tensor => new Tensor(row.subarray(0, dim), [1, 1, 1, dim]);
     cache.append(one(2 ** 20), one(1));
     expect(() => cache.append(many(2 ** 20), many(1))).toThrow(CapacityError);
     expect(cache.length).toBe(1);
