@@ -175,7 +175,7 @@ export class Tensor {
   }
 
   /**
-   * All elements `value`, converted as {@link Tensor.to} does.
+   * All elements `value`, converted as {@link Tensor.to} does; of a boolean, bool where no dtype is given.
    * @example Tensor.full([2], 0.5, { dtype: 'bfloat16' }).toArray(); // [0.5, 0.5]
    */
   static full(
@@ -187,7 +187,8 @@ export class Tensor {
     if (typeof value !== 'number' && typeof value !== 'boolean') {
       throw new OptionError(`Tensor.full: value must be a number or a boolean; got ${typeof value}`);
     }
-    const layout = freshLayout('Tensor.full', shape, options.dtype);
+    const natural = typeof value === 'boolean' ? 'bool' : 'float32';
+    const layout = freshLayout('Tensor.full', shape, options.dtype ?? natural);
     layout.data.fill(encoderOf(layout.dtype)(Number(value)));
     return Tensor.ofLayout(layout);
   }

@@ -148,6 +148,11 @@ describe('makers', () => {
     ]);
     expect(Tensor.zeros([]).toArray()).toBe(0);
     expect(Tensor.full([1], true, { dtype: 'bool' }).toArray()).toEqual([true]);
+    // A mask, as in NumPy and PyTorch, and as Tensor.from(true).
+    expect([Tensor.full([1], true).dtype, Tensor.full([1], false, { dtype: 'int8' }).dtype]).toEqual([
+      'bool',
+      'int8',
+    ]);
   });
 
   it('draws normal numbers for float dtypes', () => {
