@@ -38,7 +38,7 @@ export function readCacheMask(target: ScoreShape, value: unknown): Tensor | null
 
 function readBool(target: ScoreShape, value: unknown): Tensor | null {
   if (value === undefined || value === null) return null;
-  const mask = asTensor(target.caller, 'mask', value);
+  const mask = asTensor(target.caller, 'mask', value, 'bool');
   if (mask.dtype !== 'bool') {
     const remedy = isFloatDType(mask.dtype)
       ? "a float that is added to the scores is the option 'bias'"
@@ -51,7 +51,7 @@ function readBool(target: ScoreShape, value: unknown): Tensor | null {
 /** `bias`, a float, as {@link readMask}. */
 export function readBias(target: ScoreShape, value: unknown): Tensor | null {
   if (value === undefined || value === null) return null;
-  const bias = asTensor(target.caller, 'bias', value);
+  const bias = asTensor(target.caller, 'bias', value, 'float32');
   if (!isFloatDType(bias.dtype)) {
     const remedy =
       bias.dtype === 'bool' ? "a bool that hides keys is the option 'mask'" : "convert with .to('float32')";

@@ -63,11 +63,15 @@ const wideArrays: Readonly<Record<string, DType>> = {
 const lookup = (table: Readonly<Record<string, DType>>, name: unknown): DType | undefined =>
   typeof name === 'string' && Object.hasOwn(table, name) ? table[name] : undefined;
 
-/** The checked layout of a foreign tensor, over the memory that it names. */
-export function layoutOfFields(where: string, fields: TensorFields): TensorLayout {
+/**
+ * The checked layout of a foreign tensor, over the memory that it names.
+ * @param wanted the dtype that the message proposes in place of wide integers, int32 by default
+ */
+export function layoutOfFields(where: string, fields: TensorFields, wanted?: DType): TensorLayout {
   if (isDType(fields.dtype)) return describeLayout(where, fields);
-  const target = lookup(wideDTypes, fields.dtype);
-  if (target !== undefined) {
+  const narrower = lookup(wideDTypes, fields.dtype);
+  if (narrower !== undefined) {
+    const target = narrower === 'int32' ? (wanted ?? narrower) : narrower;
     throw new DTypeError(
       `${where} is ${fields.dtype}, which no kernel reads; convert it to ${target}: ` +
         `Tensor.from(value, { dtype: '${target}' })`,

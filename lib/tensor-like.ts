@@ -1,3 +1,4 @@
+import type { DType } from './dtype.ts';
 import { DTypeError } from './errors.ts';
 import { Tensor } from './tensor.ts';
 import { layoutOfFields, readTensorFields } from './tensor-from.ts';
@@ -27,10 +28,11 @@ export type ForeignTensor = {
  * @param caller the function that was called, and @param argument the name of the argument: they begin each
  * message,
  *   e.g. `attention: q`.
+ * @param wanted what messages name as the dtype to convert wide integers to; int32 by default
  * @throws DTypeError for what is no tensor, or of a dtype that is not supported; ShapeError where the shape
  *   does not fit the data, or its buffer was detached. What a getter of `value` throws is passed on.
  */
-export function asTensor(caller: string, argument: string, value: unknown): Tensor {
+export function asTensor(caller: string, argument: string, value: unknown, wanted?: DType): Tensor {
   const where = `${caller}: ${argument}`;
   if (Tensor.isIntact(value)) {
     checkExtent(where, value); // the buffer may have been transferred or shrunk since
@@ -43,5 +45,5 @@ export function asTensor(caller: string, argument: string, value: unknown): Tens
         'with new Tensor(data, shape), or with Tensor.from(values), which converts to float32',
     );
   }
-  return Tensor.ofLayout(layoutOfFields(where, fields));
+  return Tensor.ofLayout(layoutOfFields(where, fields, wanted));
 }

@@ -116,6 +116,16 @@ test('dtypes that no kernel reads are refused, with the conversion that helps', 
   expect(() => attention(words, words, words)).toThrow(DTypeError);
 });
 
+test("a tokenizer's attention mask of int64 is refused with the conversion that makes it a mask", () => {
+  const tokens = new ort.Tensor('int64', BigInt64Array.of(1n, 1n, 0n), [1, 1, 1, 3]);
+  const x = Tensor.randn([1, 2, 3, 4]);
+  expect(() => attention(x, x, x, { mask: tokens })).toThrow("Tensor.from(value, { dtype: 'bool' })");
+  expect(() => attention(x, x, x, { bias: tokens })).toThrow("Tensor.from(value, { dtype: 'float32' })");
+  expect(Tensor.from(tokens, { dtype: 'bool' }).toArray()).toEqual([[[[true, true, false]]]]);
+  const wide = new ort.Tensor('float64', Float64Array.of(0, 0, 0), [3]); // added to the scores: no mask
+  expect(() => attention(x, x, x, { mask: wide })).toThrow("Tensor.from(value, { dtype: 'float32' })");
+});
+
 test('a tensor whose memory is not here passes on what its library says', () => {
   const gone = toOrt(q.clone());
   gone.dispose();
