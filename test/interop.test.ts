@@ -43,6 +43,12 @@ function toTransformers(x: Tensor): { dims: number[]; type: string; data: Float3
   });
 }
 
+/** Not the same object: where there is a Float16Array, ONNX Runtime puts one over the memory of float16. */
+function expectSameMemory(a: ArrayBufferView, b: ArrayBufferView): void {
+  expect(a.buffer).toBe(b.buffer);
+  expect([a.byteOffset, a.byteLength]).toEqual([b.byteOffset, b.byteLength]);
+}
+
 const q = Tensor.randn([1, 4, 3, 16], { seed: 1 });
 const k = Tensor.randn([1, 2, 9, 16], { seed: 2 });
 const v = Tensor.randn([1, 2, 9, 16], { seed: 3 });
@@ -80,7 +86,7 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
       for (const t of [out, lse]) {
         const back = toOrt(t);
         expect([back.type, back.dims, back.size]).toEqual([t.dtype, t.shape, t.size]);
-        expect(back.data).toBe(t.data);
+        expectSameMemory(back.data as Float32Array, t.data);
       }
     }
   });
@@ -100,7 +106,7 @@ test('nothing is copied on the way in', () => {
     for (const [, from] of libraries) {
       const back = asTensor('test', 'x', from(x));
       expect([back.dtype, back.shape]).toEqual([dtype, [2, 3]]);
-      expect(back.data).toBe(x.data);
+      expectSameMemory(back.data, x.data);
     }
   }
 });
