@@ -81,6 +81,15 @@ function countLines() {
   );
 }
 
+const missing = ['cmake', 'make', 'g++', 'gcov'].filter(
+  (tool) => spawnSync(tool, ['--version'], { stdio: 'ignore' }).error,
+);
+if (missing.length > 0) {
+  console.log(
+    `coverage-native: skipped, ${missing.join(', ')} not found (Debian: apt-get install cmake make g++)`,
+  );
+  process.exit(0);
+}
 const passed = process.argv[2] === '--report' || countLines();
 
 /** file -> line -> times, over all units that compile the file. */
