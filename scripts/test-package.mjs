@@ -28,6 +28,7 @@ const { values: given } = parseArgs({ options: { short: { type: 'boolean' }, onl
 const isShort = given.short === true;
 const work = mkdtempSync(join(tmpdir(), 'node-sdpa-package-'));
 const failed = [];
+const typescript6 = join(root, 'node_modules/typescript/bin/tsc');
 
 class Failure extends Error {}
 
@@ -109,8 +110,15 @@ function requires(project, command, args = []) {
 function types(project, tsc) {
   const folder = join(project, 'node_modules/@types');
   if (!existsSync(folder)) symlinkSync(join(root, 'node_modules/@types'), folder, 'junction');
-  const options = ['--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2022', '--types', 'node'];
+  const options = ['--strict', '--module', 'nodenext', '--target', 'es2022', '--types', 'node'];
   run(process.execPath, [tsc, ...options, 'types.mts'], { cwd: project });
+}
+
+/** types.mts under a runtime, as TypeScript 6 has compiled it. */
+function typed(project, command, args = []) {
+  if (!existsSync(join(project, 'types.mjs'))) types(project, typescript6);
+  if (run(command, [...args, 'types.mjs'], { cwd: project }).stdout.trim() !== '1,1,1,8')
+    throw new Failure('what TypeScript compiled computes nothing');
 }
 
 /** What esbuild cannot bundle is a failure of the package's. */
@@ -236,6 +244,7 @@ function onArm(project) {
 function onNode(project, name, program, args = []) {
   step(name, () => {
     requires(project, program, args);
+    typed(project, program, args);
     return `${run(program, ['--version']).stdout.split('\n')[0]} ${check(project, program, args)}`;
   });
 }
@@ -274,7 +283,7 @@ function onOthers(project) {
 }
 
 function compiled(project) {
-  step('typescript 6', () => types(project, join(root, 'node_modules/typescript/bin/tsc')));
+  step('typescript 6', () => types(project, typescript6));
   const typescript = isShort ? undefined : runtime('typescript-7');
   if (typescript) step('typescript 7', () => types(project, join(typescript, 'bin/tsc')));
   for (const format of ['cjs', 'esm']) step(`esbuild, ${format}`, () => bundles(project, format));
