@@ -14,7 +14,7 @@
 #define SDPA_PREFETCH_NEAR(p) _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0)
 #define SDPA_PREFETCH_WRITE(p) _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0)
 #else
-#include <arm_neon.h>
+#include <intrin.h>  // where __prefetch is
 #define SDPA_PREFETCH_READ(p) __prefetch(p)
 #define SDPA_PREFETCH_NEAR(p) __prefetch(p)
 #define SDPA_PREFETCH_WRITE(p) __prefetch(p)

@@ -38,7 +38,7 @@ const nativeLayers = {
 // An ISA unit that instantiates anything of the C++ library exports it weakly, compiled for that ISA, and the linker
 // may then choose that copy for everyone: C headers only.
 const isaSideFolders = ['.', 'simd', 'kernels', 'isa'];
-const cHeaders = /^(float|immintrin|limits|math|stddef|stdint|string|x86intrin|arm_acle|arm_neon)\.h$/;
+const cHeaders = /^(float|immintrin|intrin|limits|math|stddef|stdint|string|x86intrin|arm_acle|arm_neon)\.h$/;
 const nodeHeaders = /^(napi|node_api|js_native_api|node|uv|v8)\b.*\.h$/;
 
 const breaches = [];
