@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import type { AttentionResult } from '../../lib/attention.ts';
 import { DisposedError, OptionError, ShapeError } from '../../lib/errors.ts';
 import { KVCache } from '../../lib/kv-cache.ts';
+import { memoryInfo } from '../../lib/memory-info.ts';
 import { Tensor } from '../../lib/tensor.ts';
 import { backendsUnderTest } from '../backends.ts';
 import { expectHolds, keysOf, LAYOUT, queriesOf, valuesOf } from '../cache-parts.ts';
@@ -56,8 +57,10 @@ describe.each(backendsUnderTest())('$name', ({ backend, select }) => {
     const pending = cache.attendAsync(queriesOf(20));
     cache.dispose();
     expect(() => cache.keys()).toThrow(DisposedError);
+    const { caches } = memoryInfo();
     expect((await pending).data).toEqual(want);
     expect([cache.length, cache.byteLength]).toEqual([0, 0]);
+    if (backend === 'native') expect(memoryInfo().caches).toBeLessThan(caches);
   });
 
   test('a signal aborted before: rejects with its reason, and nothing is appended', async () => {

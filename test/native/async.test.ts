@@ -79,6 +79,15 @@ describe.runIf(!(loadAddon() instanceof Error))('attentionAsync on the addon', (
     const calls = controllers.map(({ signal }) => attentionAsync(...long, { ...given, signal }));
     const settled = Promise.allSettled(calls);
     await new Promise((resolve) => setTimeout(resolve, 5));
+    let ended = 0;
+    for (const call of calls)
+      void call.then(
+        () => ended++,
+        () => {},
+      );
+    controllers[39].abort('enough');
+    await expect(calls[39]).rejects.toBe('enough');
+    expect(ended).toBeLessThan(30); // while the others go on
     const begin = performance.now();
     for (const controller of controllers) controller.abort('enough');
     const outcomes = await settled;
