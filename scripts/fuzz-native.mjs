@@ -2,10 +2,10 @@
 //
 //   npm run fuzz:native -- [--seconds 60] [--only problem,cache]
 //
-// Corpora grow in .cache/fuzz/<name>; what native/fuzz/corpus/<name> holds is where they begin. A finding ends the run with exit
-// code 1, its input beside the corpus. Skipped, with the reason, where clang or CMake is missing.
+// Corpora grow in .cache/fuzz/<name>, from nothing. A finding ends the run with exit code 1, its input beside the corpus.
+// Skipped, with the reason, where clang or CMake is missing.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -51,8 +51,6 @@ run('cmake', ['--build', folder, '--parallel', String(availableParallelism()), '
 for (const name of names) {
   const corpus = join('.cache', 'fuzz', name);
   mkdirSync(corpus, { recursive: true });
-  const seeds = join('native', 'fuzz', 'corpus', name);
-  const folders = existsSync(seeds) ? [corpus, seeds] : [corpus];
   const limits = [
     '-max_len=800',
     '-len_control=0',
@@ -63,7 +61,7 @@ for (const name of names) {
   console.log(`fuzz-native: ${name}, ${options.seconds} s`);
   run(
     join(folder, `sdpa_fuzz_${name}`),
-    [`-max_total_time=${options.seconds}`, `-artifact_prefix=${corpus}-`, ...limits, ...folders],
+    [`-max_total_time=${options.seconds}`, `-artifact_prefix=${corpus}-`, ...limits, corpus],
     { UBSAN_OPTIONS: 'print_stacktrace=1' },
   );
 }
