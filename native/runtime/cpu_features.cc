@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "x86_features.h"
+
 #if defined(__x86_64__) || defined(__i386__) || defined(_M_X64) || defined(_M_IX86)
 #define SDPA_X86 1
 #if defined(_MSC_VER)
@@ -38,10 +40,6 @@ namespace {
 
 #if defined(SDPA_X86)
 
-struct CpuidResult {
-  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
-};
-
 CpuidResult cpuid(uint32_t leaf, uint32_t subleaf = 0) {
   CpuidResult result;
 #if defined(_MSC_VER)
@@ -54,9 +52,7 @@ CpuidResult cpuid(uint32_t leaf, uint32_t subleaf = 0) {
   return result;
 }
 
-// Extended control register 0: the register states that the operating system saves at a context switch. Only to be
-// read where CPUID shows OSXSAVE; an illegal instruction elsewhere.
-uint64_t readXcr0() {
+uint64_t xcr0() {
 #if defined(_MSC_VER)
   return _xgetbv(0);
 #else
@@ -67,44 +63,7 @@ uint64_t readXcr0() {
 #endif
 }
 
-// Intel SDM vol. 1, 13.1: XMM and YMM; with opmask, ZMM0-15 upper halves and ZMM16-31; TILECFG and TILEDATA.
-constexpr uint64_t kAvxState = 0x6;
-constexpr uint64_t kAvx512State = 0xE6;
-constexpr uint64_t kAmxState = 0x60000;
-
-void detectInstructionSets(CpuFeatures& features) {
-  const uint32_t maxLeaf = cpuid(0).eax;
-  if (maxLeaf < 1) return;
-  const CpuidResult leaf1 = cpuid(1);
-  features.sse42 = bit(leaf1.ecx, 20);
-  const bool osxsave = bit(leaf1.ecx, 27);
-  const uint64_t xcr0 = osxsave ? readXcr0() : 0;
-  if ((xcr0 & kAvxState) != kAvxState) return;
-  features.avx = bit(leaf1.ecx, 28);
-  if (!features.avx) return;
-  features.fma = bit(leaf1.ecx, 12);
-  features.f16c = bit(leaf1.ecx, 29);
-
-  if (maxLeaf < 7) return;
-  const CpuidResult leaf7 = cpuid(7);
-  features.avx2 = bit(leaf7.ebx, 5);
-  if ((xcr0 & kAvx512State) == kAvx512State) {
-    const bool f = bit(leaf7.ebx, 16);
-    const bool dq = bit(leaf7.ebx, 17);
-    const bool bw = bit(leaf7.ebx, 30);
-    const bool vl = bit(leaf7.ebx, 31);
-    features.avx512 = f && dq && bw && vl;
-  }
-  const CpuidResult leaf7s1 = leaf7.eax >= 1 ? cpuid(7, 1) : CpuidResult{};
-  features.avx512Vnni = features.avx512 && bit(leaf7.ecx, 11);
-  features.avx512Fp16 = features.avx512 && bit(leaf7.edx, 23);
-  features.avx512Bf16 = features.avx512 && bit(leaf7s1.eax, 5);
-  if ((xcr0 & kAmxState) == kAmxState) {
-    features.amxTile = bit(leaf7.edx, 24);
-    features.amxBf16 = features.amxTile && bit(leaf7.edx, 22);
-    features.amxInt8 = features.amxTile && bit(leaf7.edx, 25);
-  }
-}
+void detectInstructionSets(CpuFeatures& features) { features = x86Features({cpuid, xcr0}); }
 
 void detectBrand(CpuFeatures& features) {
   if (cpuid(0x80000000).eax < 0x80000004) return;
@@ -239,7 +198,11 @@ bool askSystemForAmx() {
   uint64_t permitted = 0;
   return syscall(SYS_arch_prctl, kGetPermitted, &permitted) == 0 && bit(permitted, kTileData);
 #elif defined(_WIN32)
-  return true;  // XCR0 shows the tiles only where Windows gives them to everybody
+  // Windows 11 and Server 2022; those before know no tiles.
+  using Enable = BOOL(WINAPI*)(DWORD64 features);
+  const HMODULE kernel = GetModuleHandleW(L"kernel32.dll");
+  const FARPROC found = kernel ? GetProcAddress(kernel, "EnableProcessOptionalXStateFeatures") : nullptr;
+  return found && reinterpret_cast<Enable>(reinterpret_cast<void*>(found))(kAmxState) != 0;
 #else
   return false;
 #endif

@@ -11,6 +11,7 @@ namespace sdpa {
   X(f16c, "f16c")                     \
   X(fma, "fma")                       \
   X(avx2, "avx2")                     \
+  X(bmi, "bmi")                       \
   X(avx512, "avx512")                 \
   X(avx512Bf16, "avx512-bf16")        \
   X(avx512Fp16, "avx512-fp16")        \
@@ -25,7 +26,8 @@ namespace sdpa {
   X(neonInt8MatMul, "neon-i8mm")      \
   X(sve, "sve")
 
-// avx512 means F, BW, DQ and VL together; a false `fma` or `f16c` beside `avx2` is possible in virtual machines.
+// bmi means BMI1, BMI2 and LZCNT together, avx512 F, BW, CD, DQ and VL. A false `fma`, `f16c` or `bmi` beside `avx2` is
+// possible in virtual machines. amxTile means tiles of 16 rows of 64 bytes, eight of them.
 struct CpuFeatures {
 #define SDPA_FIELD(field, name) bool field = false;
   SDPA_CPU_FEATURES(SDPA_FIELD)

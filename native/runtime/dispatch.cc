@@ -29,7 +29,13 @@ struct IsaRow {
 };
 
 #if defined(__x86_64__) || defined(_M_X64)
-bool hasAvx2(const CpuFeatures& cpu) { return cpu.avx2 && cpu.fma && cpu.f16c; }
+#if defined(_MSC_VER) && !defined(__clang__)
+constexpr bool kNeedsBmi = true;  // /arch:AVX2 means it too
+#else
+constexpr bool kNeedsBmi = false;
+#endif
+
+bool hasAvx2(const CpuFeatures& cpu) { return cpu.avx2 && cpu.fma && cpu.f16c && (cpu.bmi || !kNeedsBmi); }
 bool hasAvx512(const CpuFeatures& cpu) { return cpu.avx512 && hasAvx2(cpu); }
 #endif
 bool always(const CpuFeatures&) { return true; }

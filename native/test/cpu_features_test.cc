@@ -71,7 +71,8 @@ TEST(cpuFeatures_agreeWithTheKernel) {
   CHECK_EQ(features.fma, has("fma"));
   CHECK_EQ(features.f16c, has("f16c"));
   CHECK_EQ(features.avx2, has("avx2"));
-  CHECK_EQ(features.avx512, has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl"));
+  CHECK_EQ(features.avx512, has("avx512f") && has("avx512bw") && has("avx512cd") && has("avx512dq") && has("avx512vl"));
+  CHECK_EQ(features.bmi, has("bmi1") && has("bmi2") && has("abm"));
   CHECK_EQ(features.avx512Vnni, has("avx512_vnni"));
   CHECK_EQ(features.avx512Bf16, has("avx512_bf16"));
   CHECK_EQ(features.avx512Fp16, has("avx512_fp16"));
