@@ -1,4 +1,4 @@
-import { typedArrayLengthOf, typedArrayName } from './dtype.ts';
+import { typedArrayBufferOf, typedArrayLengthOf, typedArrayName, typedArrayOffsetOf } from './dtype.ts';
 import { OptionError } from './errors.ts';
 import { formatValue } from './tensor-layout.ts';
 
@@ -89,12 +89,6 @@ export async function sizeOfFile(file: object): Promise<number | undefined> {
   return stats === undefined || stats.isFile?.() === false ? undefined : stats.size;
 }
 
-const typedArrayPrototype = Object.getPrototypeOf(Uint8Array.prototype);
-const getterOf = (name: string): (() => unknown) =>
-  Object.getOwnPropertyDescriptor(typedArrayPrototype, name)!.get!;
-const bufferOf = getterOf('buffer');
-const byteOffsetOf = getterOf('byteOffset');
-
 /**
  * The memory of a Uint8Array as a plain one (the slice of a Buffer is another thing), whatever properties were put on it; empty
  * where its buffer was detached.
@@ -104,7 +98,9 @@ const byteOffsetOf = getterOf('byteOffset');
 export function plainBytes(caller: string, given: unknown, whose: string): Uint8Array {
   if (typedArrayName(given) !== 'Uint8Array')
     throw new OptionError(`${caller}: bytes must be a Uint8Array, ${whose}; got ${formatValue(given)}`);
-  const length = typedArrayLengthOf(given as Uint8Array);
-  if (length === 0) return new Uint8Array(0);
-  return new Uint8Array(bufferOf.call(given) as ArrayBuffer, byteOffsetOf.call(given) as number, length);
+  const bytes = given as Uint8Array;
+  const length = typedArrayLengthOf(bytes);
+  return length === 0
+    ? new Uint8Array(0)
+    : new Uint8Array(typedArrayBufferOf(bytes), typedArrayOffsetOf(bytes), length);
 }

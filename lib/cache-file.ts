@@ -22,7 +22,7 @@ import {
 import { CacheState } from './cache-state.ts';
 import { crc32 } from './crc32.ts';
 import { CapacityError } from './errors.ts';
-import { checkOptions, readWord } from './options.ts';
+import { BACKENDS, checkOptions, readWord } from './options.ts';
 import { RaggedStorage } from './ragged-cache.ts';
 import { areInt8Rows } from './tensor-int8.ts';
 
@@ -49,8 +49,6 @@ export interface CacheLoadOptions {
   /** Who holds the memory and computes from here on. Default 'auto'. */
   readonly backend?: BackendChoice | null;
 }
-
-const BACKENDS: readonly BackendChoice[] = ['auto', 'native', 'reference'];
 
 /** Successive rows of one kind. */
 interface Piece {

@@ -1,7 +1,7 @@
 import type { CacheLayout, RowKind } from './backend.ts';
 import { readLayout } from './cache-layout.ts';
 import { crc32 } from './crc32.ts';
-import { bytesPerElement, type DType } from './dtype.ts';
+import { bytesPerElement, type DType, isLittleEndian } from './dtype.ts';
 import { OptionError, SdpaError } from './errors.ts';
 import { int8RowBytes } from './tensor-int8.ts';
 
@@ -51,7 +51,7 @@ const MAX_HEADER_BYTES = 2 ** 24;
 
 const DTYPE_CODES: Partial<Record<DType, number>> = { float32: 1, float16: 2, bfloat16: 3, int8: 4 };
 const ROW_KINDS: Record<RowKind, number> = { keys: 1, values: 2 };
-const BYTE_ORDER = new Uint8Array(Uint32Array.of(1).buffer)[0] === 1 ? 1 : 2;
+const BYTE_ORDER = isLittleEndian ? 1 : 2;
 
 /** Which tokens are there: of the whole batch, or of one entry. */
 export interface SavedEntry {

@@ -4,6 +4,7 @@ import { checkLimits } from './limits.ts';
 import {
   ATTENTION_OPTIONS,
   type AttentionOptions,
+  BACKENDS,
   type CacheAttentionOptions,
   checkOptions,
   readBoolean,
@@ -22,7 +23,6 @@ import { formatShape } from './tensor-layout.ts';
 import { asTensor, type TensorLike } from './tensor-like.ts';
 
 const PRECISIONS: readonly AttentionProblem['precision'][] = ['highest', 'high', 'medium'];
-const BACKENDS: readonly AttentionProblem['backend'][] = ['auto', 'native', 'reference'];
 
 /** q and what it attends to, each checked by itself and against the others; rank 4. */
 interface Operands {

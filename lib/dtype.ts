@@ -59,6 +59,9 @@ export function checkDType(where: string, value: unknown): DType {
   throw new DTypeError(`${where}: dtype must be one of ${Object.keys(DTYPES).join(', ')}; got ${shown}`);
 }
 
+/** Whether this machine stores the lowest byte first, as nearly all do. */
+export const isLittleEndian = new Uint8Array(Uint32Array.of(1).buffer)[0] === 1;
+
 const typedArrayPrototype = Object.getPrototypeOf(Uint8Array.prototype);
 const typedArrayTag = Object.getOwnPropertyDescriptor(typedArrayPrototype, Symbol.toStringTag)!.get!;
 const typedArrayLength = Object.getOwnPropertyDescriptor(typedArrayPrototype, 'length')!.get!;

@@ -1,5 +1,5 @@
 import { makeResults, type Results, readSignal } from './attention.ts';
-import { type BackendChoice, selectBackend } from './backend.ts';
+import { selectBackend } from './backend.ts';
 import { checkBackend, readKept } from './cache-checks.ts';
 import type { CacheFile, CacheLoadOptions } from './cache-file.ts';
 import * as cacheFile from './cache-file.ts';
@@ -12,6 +12,7 @@ import type { DType } from './dtype.ts';
 import {
   APPEND_OPTIONS,
   type AppendOptions,
+  BACKENDS,
   CACHE_OPTIONS,
   type CacheAttentionOptions,
   type CacheStepOptions,
@@ -37,8 +38,6 @@ export type {
   CacheStepOptions,
   KVCacheOptions,
 };
-
-const BACKENDS: readonly BackendChoice[] = ['auto', 'native', 'reference'];
 
 /**
  * Keys and values of the tokens so far, [batch, numKvHeads, length, headDim], in memory that grows in place: append

@@ -88,6 +88,9 @@ const RELATED_OPTIONS: readonly string[] = ['signal', 'stage', 'queries', 'heads
 
 const DESCRIBES_KEYS: readonly string[] = ['kvLengths', 'cuSeqlensQ', 'cuSeqlensK'];
 
+/** What the option `backend` may say. */
+export const BACKENDS: readonly AttentionProblem['backend'][] = ['auto', 'native', 'reference'];
+
 /** The options of attention over a KVCache: those of {@link ATTENTION_OPTIONS} that do not describe k and v. */
 export const CACHE_OPTIONS: readonly string[] = ATTENTION_OPTIONS.filter(
   (name) => !DESCRIBES_KEYS.includes(name),

@@ -1,3 +1,4 @@
+import { isLittleEndian } from './dtype.ts';
 import { OptionError } from './errors.ts';
 import { Tensor } from './tensor.ts';
 
@@ -11,8 +12,6 @@ export interface Int8Rows {
   /** [..., 1], float32. */
   readonly scales: Tensor;
 }
-
-const machineIsLittleEndian = new Uint8Array(Uint32Array.of(1).buffer)[0] === 1;
 
 /** Where the scale stands in a row of bytes: behind its numbers, which are filled up to a multiple of 4. */
 export const int8ScaleOffset = (dim: number): number => 4 * Math.ceil(dim / 4);
@@ -36,7 +35,7 @@ export function areInt8Rows({ buffer, byteOffset, byteLength }: Uint8Array, dim:
     const end = row + int8ScaleOffset(dim);
     for (let at = row; at < end; at += 4) if (hasByte80(view.getInt32(at))) return false;
     for (let at = row + dim; at < end; at++) if (view.getUint8(at) !== 0) return false;
-    const scale = view.getFloat32(end, machineIsLittleEndian);
+    const scale = view.getFloat32(end, isLittleEndian);
     if (!(scale >= 0 && scale < Infinity) || Object.is(scale, -0)) return false;
   }
   return true;

@@ -25,9 +25,8 @@ export type ForeignTensor = {
  * another library), anything of the form
  * `{data, dims | shape, type | dtype, strides?}` is wrapped, and all else is refused.
  *
- * @param caller the function that was called, and @param argument the name of the argument: they begin each
- * message,
- *   e.g. `attention: q`.
+ * @param caller the function that was called; with `argument` it begins each message, e.g. `attention: q`
+ * @param argument the name of the argument
  * @param wanted what messages name as the dtype to convert wide integers to; int32 by default
  * @throws DTypeError for what is no tensor, or of a dtype that is not supported; ShapeError where the shape
  *   does not fit the data, or its buffer was detached. What a getter of `value` throws is passed on.

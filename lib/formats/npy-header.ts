@@ -1,7 +1,7 @@
-import { DTYPES, type DType } from '../dtype.ts';
+import { DTYPES, type DType, isLittleEndian } from '../dtype.ts';
 import { DTypeError, OptionError, ShapeError } from '../errors.ts';
 import { formatShape, formatValue, maxRank, sizeOfShape } from '../tensor-layout.ts';
-import { isLittleEndian, type Stored, type StoredType, storedBytes } from './stored-elements.ts';
+import { type Stored, type StoredType, storedBytes } from './stored-elements.ts';
 
 // The header of a .npy file (NumPy, "numpy.lib.format"):
 //

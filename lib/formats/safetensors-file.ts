@@ -1,4 +1,5 @@
 import { checkFile, type ReadableFile, readUpTo, sizeOfFile } from '../byte-file.ts';
+import { isLittleEndian } from '../dtype.ts';
 import { ShapeError } from '../errors.ts';
 import { checkOptions } from '../options.ts';
 import { Tensor } from '../tensor.ts';
@@ -16,7 +17,7 @@ import {
   type SafetensorsHeader,
   storedTypeOf,
 } from './safetensors-header.ts';
-import { isLittleEndian, resultDType, storedBytes } from './stored-elements.ts';
+import { resultDType, storedBytes } from './stored-elements.ts';
 
 /** Which part of a tensor is read, and as what. */
 export interface TensorReadOptions extends ReadOptions {

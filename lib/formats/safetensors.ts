@@ -1,5 +1,5 @@
 import { checkFile, plainBytes, type WritableFile, writeAll } from '../byte-file.ts';
-import { bytesPerElement } from '../dtype.ts';
+import { bytesPerElement, isLittleEndian } from '../dtype.ts';
 import { OptionError } from '../errors.ts';
 import { nearestName } from '../nearest-name.ts';
 import { checkOptions } from '../options.ts';
@@ -21,7 +21,7 @@ import {
   storedTypeOf,
 } from './safetensors-header.ts';
 import { isWellFormed, malformed } from './safetensors-json.ts';
-import { decodeElements, isLittleEndian, resultDType, swapInPlace } from './stored-elements.ts';
+import { decodeElements, resultDType, swapInPlace } from './stored-elements.ts';
 
 /** What a .safetensors file holds. Neither object has a prototype, so a tensor may have any name. */
 export interface Safetensors {

@@ -34,9 +34,6 @@ const infoOf = (type: StoredType): StoredInfo =>
 /** Bytes of one stored element. */
 export const storedBytes = (type: StoredType): number => infoOf(type).bytes;
 
-/** Whether this machine stores the lowest byte first, as nearly all do. */
-export const isLittleEndian = new Uint8Array(Uint32Array.of(1).buffer)[0] === 1;
-
 /**
  * The dtype that elements of a stored type become: the one that was asked for, else their own.
  *

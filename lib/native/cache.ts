@@ -1,4 +1,4 @@
-import type { CacheLayout, CacheStorage, RowKind, RowStorage } from '../backend.ts';
+import type { AttentionCall, CacheLayout, CacheStorage, RowKind, RowStorage } from '../backend.ts';
 import { CapacityError } from '../errors.ts';
 import type { AttentionProblem } from '../problem.ts';
 import { Tensor } from '../tensor.ts';
@@ -6,7 +6,7 @@ import { notFinite, sourceDType } from '../tensor-int8.ts';
 import { allocate, sizeOfShape } from '../tensor-layout.ts';
 import type { Addon, NativeCache, RepeatStep } from './addon.ts';
 import { checkStatus, guard, operandsOf, settle } from './call.ts';
-import { type Call, dtypeCode, encodeProblem } from './encode.ts';
+import { dtypeCode, encodeProblem } from './encode.ts';
 
 /** A cache whose memory belongs to the addon. */
 export class NativeCacheStorage implements CacheStorage, RowStorage {
@@ -44,7 +44,7 @@ export class NativeCacheStorage implements CacheStorage, RowStorage {
     counts: readonly number[],
     k: Tensor,
     v: Tensor,
-    call: Call,
+    call: AttentionCall,
   ): void {
     const caches = storages.map((storage) => storage.#cache);
     const tokens = Float64Array.from(counts);

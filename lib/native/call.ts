@@ -1,14 +1,14 @@
+import type { AttentionCall } from '../backend.ts';
 import { isResizable, typedArrayBufferOf } from '../dtype.ts';
 import { CapacityError, OptionError, ShapeError } from '../errors.ts';
 import type { Tensor } from '../tensor.ts';
 import { checkStillThere } from '../tensor-memory.ts';
 import type { Addon, Operand, Operands, Status } from './addon.ts';
-import type { Call } from './encode.ts';
 
 const dataOf = (tensor: Tensor | null): Operand => (tensor === null ? null : tensor.data);
 
 /** The typed arrays of a call. */
-export function operandsOf({ problem, out, lse }: Call): Operands {
+export function operandsOf({ problem, out, lse }: AttentionCall): Operands {
   const { q, k, v, mask, bias, alibiSlopes, sinks } = problem;
   return [
     q.data,
@@ -29,7 +29,7 @@ const INPUTS = ['q', 'k', 'v', 'mask', 'bias', 'alibiSlopes', 'sinks'] as const;
  * {@link operandsOf} of a call that runs while JavaScript goes on. What is transferred meanwhile the addon keeps in
  * place (native/binding/pinned_memory.h) or has copied (private_memory.h); what may shrink meanwhile is refused.
  */
-export function steadyOperandsOf(call: Call): Operands {
+export function steadyOperandsOf(call: AttentionCall): Operands {
   for (const name of INPUTS) checkSteady(call.problem.caller, name, call.problem[name]);
   checkSteady(call.problem.caller, 'out', call.out);
   return operandsOf(call);
@@ -82,7 +82,7 @@ let calls = 0;
  */
 export async function settle(
   addon: Addon,
-  call: Call,
+  call: AttentionCall,
   signal: AbortSignal | undefined,
   start: (...operandsAndId: [...Operands, id: number]) => Promise<Status>,
 ): Promise<void> {

@@ -1,15 +1,7 @@
+import type { AttentionCall } from '../backend.ts';
 import type { DType } from '../dtype.ts';
-import { type AttentionProblem, maskBeginOf, type SequenceView } from '../problem.ts';
+import { maskBeginOf, type SequenceView } from '../problem.ts';
 import type { Tensor } from '../tensor.ts';
-
-/** A problem with the tensors that receive its results. */
-export interface Call {
-  readonly problem: AttentionProblem;
-  /** [B, numHeads, Lq, valueDim] */
-  readonly out: Tensor;
-  /** [B, numHeads, Lq] */
-  readonly lse: Tensor | null;
-}
 
 const DTYPE_CODES: Partial<Record<DType, number>> = { float32: 0, float16: 1, bfloat16: 2, int8: 3 };
 const PRECISION_CODES = { highest: 0, high: 1, medium: 2 };
@@ -29,7 +21,7 @@ const batchOffset = (tensor: Tensor | null, batch: number): number =>
   tensor === null ? 0 : tensor.offset + batch * tensor.strides[0];
 
 /** The scalars of the wire format (native/problem.h), in order, and where each comes from. */
-const PROBLEM_ENCODERS: readonly (readonly [string, (call: Call) => number])[] = [
+const PROBLEM_ENCODERS: readonly (readonly [string, (call: AttentionCall) => number])[] = [
   ['numSequences', ({ problem }) => problem.numSequences],
   ['numHeads', ({ problem }) => problem.numHeads],
   ['numKvHeads', ({ problem }) => problem.numKvHeads],
@@ -67,7 +59,7 @@ const PROBLEM_ENCODERS: readonly (readonly [string, (call: Call) => number])[] =
 /** The fields of each sequence, in order. A ragged mask is indexed by sequence, all else by batch and row. */
 const SEQUENCE_ENCODERS: readonly (readonly [
   string,
-  (call: Call, sequence: SequenceView, index: number) => number,
+  (call: AttentionCall, sequence: SequenceView, index: number) => number,
 ])[] = [
   ['qLen', (_, sequence) => sequence.qLen],
   ['kvLen', (_, sequence) => sequence.kvLen],
@@ -93,7 +85,7 @@ let wire = new Float64Array(0);
  * The problem as one flat array: the scalars, then the fields of each sequence. Good until the next one is encoded: the
  * addon copies it, and to allocate one costs more than to fill it.
  */
-export function encodeProblem(call: Call): Float64Array {
+export function encodeProblem(call: AttentionCall): Float64Array {
   const { sequences } = call.problem;
   const length = PROBLEM_ENCODERS.length + sequences.length * SEQUENCE_ENCODERS.length;
   if (wire.length !== length) wire = new Float64Array(length);
