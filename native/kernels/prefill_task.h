@@ -177,10 +177,10 @@ struct PrefillRows {
     for (int64_t lane = 0; lane < tile.rows; lane += W) {
       const Vec l = Vec::load(tile.l + lane);
       const Mask empty = l == Vec::zero();
-      T* rows[W] = {};
+      T* outRows[W] = {};
       for (int64_t i = 0; i < W && lane + i < tile.rows; ++i) {
         const RowIndex row = rowIndex(problem, task.kvHead, tile.rowBegin + lane + i);
-        rows[i] = outRow<T>(tile.rowBegin + lane + i);
+        outRows[i] = outRow<T>(tile.rowBegin + lane + i);
         const int64_t next = tile.rowBegin + lane + i + tileRows;
         if (next < task.rowEnd) prefetchForWrite(outRow<T>(next), problem.valueDim * static_cast<int64_t>(sizeof(T)));
         if (problem.lse) {
@@ -199,7 +199,7 @@ SDPA_UNROLL
         Vec::transpose(block);
 SDPA_UNROLL
         for (int i = 0; i < W; ++i) {
-          if (lane + i < tile.rows) storeUpTo(block[i], n, rows[i] + d);
+          if (lane + i < tile.rows) storeUpTo(block[i], n, outRows[i] + d);
         }
       }
     }

@@ -16,8 +16,6 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
-
-#include <initializer_list>
 #endif
 
 namespace sdpa {
