@@ -9,9 +9,12 @@ const make = (heads: number, length: number, seed: number): Tensor =>
   Tensor.randn([1, heads, length, 64], { seed });
 
 describe.runIf(!(loadAddon() instanceof Error))('attentionAsync on the addon', () => {
-  // Some hundred milliseconds of work for one thread.
+  // Some hundred milliseconds of work for one thread, some ten for one with AMX.
   const long = [make(16, 2048, 1), make(16, 2048, 2), make(16, 2048, 3)] as const;
   const given = { backend: 'native', threads: 1 } as const;
+
+  /** A time that a neighbour's burst may have spoilt: once right is right. */
+  const timed = { retry: 3 };
 
   /** Milliseconds that `work` takes, and the longest time in which the event loop did not turn. */
   async function watch(work: () => Promise<unknown>): Promise<{ ms: number; gap: number }> {
@@ -30,13 +33,13 @@ describe.runIf(!(loadAddon() instanceof Error))('attentionAsync on the addon', (
     return { ms: last - begin, gap };
   }
 
-  test('lets the event loop turn', async () => {
+  test('lets the event loop turn', timed, async () => {
     const { ms, gap } = await watch(() => attentionAsync(...long, given));
-    expect(ms).toBeGreaterThan(40);
+    expect(ms).toBeGreaterThan(10);
     expect(gap).toBeLessThan(ms / 2);
   });
 
-  test('an abort ends it early, and its thread is free again', async () => {
+  test('an abort ends it early, and its thread is free again', timed, async () => {
     const { ms } = await watch(() => attentionAsync(...long, given));
     const reason = new Error('enough');
     const controller = new AbortController();
@@ -74,7 +77,7 @@ describe.runIf(!(loadAddon() instanceof Error))('attentionAsync on the addon', (
     await expect(call(q, k, v, { sinal: null })).rejects.toThrow("did you mean 'signal'");
   });
 
-  test('a call that still waits is settled at once by its abort', async () => {
+  test('a call that still waits is settled at once by its abort', timed, async () => {
     const controllers = Array.from({ length: 40 }, () => new AbortController());
     const calls = controllers.map(({ signal }) => attentionAsync(...long, { ...given, signal }));
     const settled = Promise.allSettled(calls);
@@ -96,7 +99,7 @@ describe.runIf(!(loadAddon() instanceof Error))('attentionAsync on the addon', (
     expect(outcomes.every((one) => one.status === 'rejected' && one.reason === 'enough')).toBe(true);
   });
 
-  test('short calls and the file system do not wait for long calls', async () => {
+  test('short calls and the file system do not wait for long calls', timed, async () => {
     const controller = new AbortController();
     let ended = 0;
     const busy = Array.from({ length: 40 }, () =>
