@@ -21,7 +21,7 @@ type WithLse<Options> = Options & { readonly returnLse: true };
 type WithoutLse<Options> = Options & { readonly returnLse?: false | null };
 
 /** The names that the options of the asynchronous forms may have. */
-export const ASYNC_OPTIONS: readonly string[] = [...ATTENTION_OPTIONS, 'signal'];
+const ASYNC_OPTIONS: readonly string[] = [...ATTENTION_OPTIONS, 'signal'];
 
 /**
  * Exact scaled-dot-product attention: softmax(q·kᵀ × scale)·v.

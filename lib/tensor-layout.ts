@@ -259,7 +259,7 @@ function plainView(data: TensorData): TensorData {
  * The storage and dtype of a typed array. A Float16Array is seen as a Uint16Array over the same memory;
  * nothing is copied. A DTypeError, beginning with `where`, names the remedy for what cannot be stored.
  */
-export function resolveStorage(
+function resolveStorage(
   where: string,
   data: unknown,
   dtype: DType | undefined,

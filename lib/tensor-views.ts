@@ -27,7 +27,7 @@ function relayout(
 }
 
 /** `axis` counted from the front, 0 to rank - 1; negative counts from the end. */
-export function normalizeAxis(where: string, axis: unknown, rank: number): number {
+function normalizeAxis(where: string, axis: unknown, rank: number): number {
   if (Number.isSafeInteger(axis) && (axis as number) >= -rank && (axis as number) < rank) {
     return (axis as number) < 0 ? (axis as number) + rank : (axis as number);
   }

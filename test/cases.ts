@@ -121,7 +121,7 @@ const scoresOf = (s: Shape): number[] => [s.batch, s.numHeads, s.qLen, s.kvLen];
 const capacity = (s: Shape, b: number): number => (s.lengths === undefined ? s.kvLen : s.lengths[b][1]);
 
 /** Every option of the contract that changes a result, alone; pairs of them are generated. */
-export const FEATURES: Readonly<Record<string, NonNullable<Case['options']>>> = {
+const FEATURES: Readonly<Record<string, NonNullable<Case['options']>>> = {
   scale: () => ({ scale: 0.31 }),
   causal: () => ({ causal: true }),
   topLeft: () => ({ causal: true, queryOffset: 0 }),

@@ -31,7 +31,7 @@ export const DTYPES: readonly (readonly [DType, 'highest' | 'high' | 'medium'])[
 export const PLACES = ['q', 'k', 'v', 'q and k', 'k and v', 'bias', 'sinks', 'alibiSlopes'] as const;
 
 /** What hides the key that holds it from some queries, or from all. */
-export const HIDDEN = [
+const HIDDEN = [
   'no',
   'mask',
   'mask of some rows',
@@ -44,7 +44,7 @@ export const HIDDEN = [
 ] as const;
 
 /** What else the scores go through. */
-export const PASSES = ['none', 'softcap', 'alibi', 'sinks', 'negative scale', 'scale 0'] as const;
+const PASSES = ['none', 'softcap', 'alibi', 'sinks', 'negative scale', 'scale 0'] as const;
 
 /** A line of the table. */
 export interface Row {

@@ -29,7 +29,7 @@ const INPUTS = ['q', 'k', 'v', 'mask', 'bias', 'alibiSlopes', 'sinks'] as const;
  * {@link operandsOf} of a call that runs while JavaScript goes on. What is transferred meanwhile the addon keeps in
  * place (native/binding/pinned_memory.h) or has copied (private_memory.h); what may shrink meanwhile is refused.
  */
-export function steadyOperandsOf(call: AttentionCall): Operands {
+function steadyOperandsOf(call: AttentionCall): Operands {
   for (const name of INPUTS) checkSteady(call.problem.caller, name, call.problem[name]);
   checkSteady(call.problem.caller, 'out', call.out);
   return operandsOf(call);

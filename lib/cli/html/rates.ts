@@ -93,7 +93,7 @@ function timeSeries(report: BenchReport, phase: Phase): Series[] {
 }
 
 /** 0, 2, 3, 4: tone 1 is that of prefill in chunks. */
-export function layerTone(i: number): number {
+function layerTone(i: number): number {
   return i === 0 ? 0 : 2 + ((i - 1) % 3);
 }
 
