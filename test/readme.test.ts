@@ -54,4 +54,29 @@ describe('the measurements of README.md', () => {
       expect(times.split(' | ')).toEqual(measured);
     },
   );
+
+  test('those of docs/PERFORMANCE.md: a step at 8192 keys, and what small pages cost', () => {
+    const guide = readFileSync(join(root, 'docs', 'PERFORMANCE.md'), 'utf8').replace(/\n */g, ' ');
+    const msOf = (heading: string, system: string) => {
+      const section = peers.slice(peers.indexOf(`## ${heading}`)).split('\n## ')[0];
+      const row = section
+        .split('\n')
+        .find((line) => /\| 8192 \| 2 \|/.test(line) && line.includes(`| ${system} |`));
+      return row?.split(`| ${system} | `)[1].split(' ')[0];
+    };
+    const [decode, small] = [
+      'Decode, one token, 32/8/128, float32',
+      'In the pages that Node gets by default, float32',
+    ];
+    const step = msOf(decode, 'node-sdpa KVCache.step');
+    const grouped = msOf(decode, 'GroupQueryAttention');
+    const byHand = msOf(decode, 'GroupQueryAttention, cache kept by hand');
+    const inSmallPages = msOf(small, 'GroupQueryAttention');
+    expect(guide).toContain(
+      `\`KVCache.step\` takes ${step} ms; \`GroupQueryAttention\` ${grouped} ms, or ${byHand} ms with a cache kept by hand`,
+    );
+    expect(guide).toContain(
+      `took ${inSmallPages} ms per step with small pages and ${grouped} ms with huge ones`,
+    );
+  });
 });
