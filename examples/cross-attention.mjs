@@ -1,5 +1,5 @@
 // Cross-attention: the queries come from one sequence, keys and values from another. A decoder that writes English looks at
-// German words: not causal, lengths differ, and the keys are computed once for all steps.
+// German words: not causal, the lengths differ, and the keys are computed once for all steps.
 //
 //   node examples/cross-attention.mjs
 import { attentionStats, attentionWeights, KVCache, Tensor } from 'node-sdpa';
@@ -26,14 +26,14 @@ rows.forEach((row, i) => {
   console.log(ENGLISH[i].padEnd(10) + row.map((w) => (w < 0.005 ? '.' : w.toFixed(2)).padStart(8)).join(''));
 });
 
-// Where each word looks most, without the matrix: for long sequences.
+// Where each word looks most, without the matrix, as one would do it for long sequences.
 const { argmax, entropy } = attentionStats(queries, keys, values);
 ENGLISH.forEach((word, i) => {
   const spread = Math.exp(entropy.at(0, 0, i)).toFixed(1);
   console.log(`${word} <- ${GERMAN[argmax.at(0, 0, i)]} (as if spread over ${spread} words)`);
 });
 
-// While decoding: the source is cached once, and each step attends to all of it. In a cache causal is the default.
+// While decoding: the source is cached once, and each step attends to all of it. A cache is causal by default.
 const source = new KVCache({ numKvHeads: 1, headDim: HEAD_DIM });
 source.append(keys, values);
 let worst = 0;

@@ -1,5 +1,6 @@
-// How many heads of keys and values? Multi-head attention has one for each query head, grouped-query attention one for some,
-// multi-query attention one for all. The cache shrinks with it, and so does the time of a decode step, which reads it all.
+// How many key/value heads? Multi-head attention (MHA) has one per query head, grouped-query attention (GQA) one per group,
+// multi-query attention (MQA) one for all. The cache shrinks with their number, and so does the time of a decode step, which
+// reads all of it.
 //
 //   node examples/kv-heads.mjs
 import { describeModel, KVCache, kvCacheBytes, presetConfig, Tensor } from 'node-sdpa';
@@ -8,8 +9,10 @@ const [NUM_HEADS, HEAD_DIM, TOKENS, STEPS] = [32, 128, 2048, 8];
 const CHUNK = 64;
 const mebibytes = (bytes) => (bytes / 2 ** 20).toFixed(1);
 
-console.log(`one layer, ${NUM_HEADS} query heads of ${HEAD_DIM}, ${TOKENS} tokens`);
-console.log('key heads  dtype     MiB cached  of MHA float32  ms a decode step, at best');
+console.log(
+  `one layer, ${NUM_HEADS} query heads of ${HEAD_DIM}, ${TOKENS} tokens; a head takes memory in steps of 64 KiB`,
+);
+console.log('kv heads   dtype     MiB cached  of MHA float32  ms per decode step, at best');
 let most = 0;
 for (const numKvHeads of [32, 8, 1]) {
   const random = (tokens, heads, seed) => Tensor.randn([1, heads, tokens, HEAD_DIM], { seed });
@@ -38,7 +41,7 @@ for (const numKvHeads of [32, 8, 1]) {
 }
 
 // For whole models: config.json says how many heads there are.
-console.log('\nwhole models at 32768 tokens, bfloat16, as they are and with a key head for each query head:');
+console.log('\nwhole models at 32768 tokens, bfloat16, as they are and as they would be with MHA:');
 for (const name of ['minimind2', 'llama3-8b', 'llama3-70b', 'qwen3-30b-a3b', 'gemma3-27b']) {
   const model = describeModel(presetConfig(name));
   const own = kvCacheBytes(model, 32768, 'bfloat16');
@@ -48,6 +51,6 @@ for (const name of ['minimind2', 'llama3-8b', 'llama3-70b', 'qwen3-30b-a3b', 'ge
   };
   const times = kvCacheBytes(multiHead, 32768, 'bfloat16') / own;
   console.log(
-    `${name.padEnd(14)} ${String(model.groupSize).padStart(2)} to 1: ${mebibytes(own).padStart(8)} MiB, else ${times} times that`,
+    `${name.padEnd(14)} ${String(model.groupSize).padStart(2)} to 1: ${mebibytes(own).padStart(8)} MiB, with MHA ${times} times that`,
   );
 }

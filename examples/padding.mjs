@@ -1,4 +1,4 @@
-// Sequences of different lengths in one batch: four ways to say what is padding, and what happens when nobody does.
+// Sequences of different lengths in one batch: four ways to declare padding, and what happens if it is forgotten.
 //
 //   node examples/padding.mjs
 import { attention, KVCache, Tensor } from 'node-sdpa';
@@ -6,7 +6,7 @@ import { attention, KVCache, Tensor } from 'node-sdpa';
 const LENGTHS = [3, 7, 5];
 const [BATCH, LONGEST, NUM_HEADS, HEAD_DIM] = [LENGTHS.length, Math.max(...LENGTHS), 2, 16];
 
-// Padded on the right to the longest. What the padding holds must not matter: here, the worst there is.
+// Padded on the right to the longest. What the padding holds must not matter: here it is NaN, the worst case.
 const [q, k, v] = [1, 2, 3].map((seed) => Tensor.randn([BATCH, NUM_HEADS, LONGEST, HEAD_DIM], { seed }));
 const rowsOf = (x, b) => x.slice(0, b, b + 1).slice(2, 0, LENGTHS[b]); // [1, heads, length, dim]: without padding
 const padded = [k, v].map((x) => {
@@ -20,10 +20,10 @@ const padded = [k, v].map((x) => {
   return copy;
 });
 
-// The truth: each sequence by itself.
+// The expected result: each sequence by itself.
 const alone = LENGTHS.map((_, b) => attention(...[q, k, v].map((x) => rowsOf(x, b))));
 
-/** The largest difference from it, over the rows that are no padding. */
+/** The largest difference from it, over the rows that are not padding. */
 function differs(resultOf) {
   let worst = 0;
   alone.forEach((want, b) => {
@@ -35,7 +35,7 @@ function differs(resultOf) {
   return worst < 1e-6 ? 'the same as alone' : `off by ${worst.toPrecision(2)}`;
 }
 
-// 1. Lengths: keys beyond them do not exist. The first choice: what is behind them is not even read.
+// 1. Lengths: keys beyond them do not exist. The first choice, since what is beyond them is not even read.
 const byLengths = attention(q, ...padded, { kvLengths: LENGTHS });
 console.log(
   'kvLengths: ',
@@ -51,7 +51,7 @@ console.log(
   differs((b) => rowsOf(byMask, b)),
 );
 
-// 3. No padding at all: the sequences one behind the other, [heads, all tokens, dim], and where each begins.
+// 3. No padding at all: the sequences one after the other, [heads, all tokens, dim], and where each begins.
 const begins = [0];
 for (const length of LENGTHS) begins.push(begins.at(-1) + length);
 const pack = (x) => {
@@ -82,7 +82,7 @@ console.log(
 );
 cache.dispose();
 
-// 5. Nobody says it: padding takes part. With zeros in it, it looks harmless, and takes weight all the same.
+// 5. Forgotten: the padding takes part. Zeros look harmless, but they take weight all the same.
 const zeros = padded.map((x) => {
   const copy = x.clone();
   copy.data.forEach((value, i) => {

@@ -1,4 +1,4 @@
-// Attention has no notion of order: a bag of keys goes in. What exchanging tokens changes, and what brings order back.
+// Attention has no notion of order: its keys are a set. What reordering tokens changes, and what makes order count.
 //
 //   node examples/permutation.mjs
 import { alibiSlopes, attention, rope, Tensor } from 'node-sdpa';
@@ -26,15 +26,15 @@ const report = (what, a, b) => {
 
 const plain = attention(q, k, v);
 report('keys and values shuffled together', attention(q, shuffle(k), shuffle(v)), plain);
-report('queries shuffled: the outputs, shuffled alike', attention(shuffle(q), k, v), shuffle(plain));
+report('queries shuffled: outputs shuffled in the same way', attention(shuffle(q), k, v), shuffle(plain));
 report(
-  'everything shuffled: a set of tokens gives a set of outputs',
+  'all three shuffled: outputs shuffled in the same way',
   attention(...[q, k, v].map(shuffle)),
   shuffle(plain),
 );
 report('keys shuffled without their values', attention(q, shuffle(k), v), plain);
 
-// A causal mask knows what comes before what. It is the only order that a decoder without positions has.
+// A causal mask knows what comes before what. Without positions that is the only order a decoder has.
 const causal = { causal: true };
 report(
   'causal: keys and values shuffled',
@@ -42,7 +42,7 @@ report(
   attention(q, k, v, causal),
 );
 
-// Order for real: rotary embedding turns q and k by their position; ALiBi fines distance.
+// Positions: rotary embedding rotates q and k by their position; ALiBi penalizes distance.
 const turned = (x) => rope(x);
 const rotary = attention(turned(q), turned(k), v);
 report(

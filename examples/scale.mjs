@@ -1,5 +1,5 @@
-// Why scores are divided by sqrt(D): without it softmax saturates as heads get wider. One key takes all the weight, and what
-// training could learn from, the slope of softmax, vanishes.
+// Why scores are divided by sqrt(D): without it softmax saturates as heads get wider. One key takes all the weight, and the
+// slope of softmax, from which training learns, vanishes.
 //
 //   node examples/scale.mjs
 import { attentionStats, attentionWeights, Tensor } from 'node-sdpa';
@@ -8,7 +8,7 @@ const KEYS = 256;
 const QUERIES = 64;
 const mean = (x) => x.reduce((sum, value) => sum + value, 0) / x.length;
 
-/** What becomes of random queries and keys of D numbers under a scale. */
+/** What a scale does to the weights of random queries and keys of D numbers. */
 function measure(D, scale) {
   const [q, k, v] = [QUERIES, KEYS, KEYS].map((tokens, n) => Tensor.randn([1, tokens, D], { seed: n + 1 }));
   const scores = attentionWeights(q, k, v, { scale, stage: 'scores' }).toFloat32Array();
@@ -38,7 +38,7 @@ console.log('\ndivided by sqrt(D), as attention does by default:');
 console.log(HEADER);
 for (const D of [4, 16, 64, 256, 1024]) line(D, measure(D, 1 / Math.sqrt(D)));
 
-// The scale is a temperature: halving it flattens, doubling it sharpens. Some models set it to what suits their training.
-console.log('\nD = 64, other temperatures:');
+// The scale is an inverse temperature: halving it flattens the weights, doubling it sharpens them. Some models set their own.
+console.log('\nD = 64, 1/sqrt(D) times a factor:');
 console.log(HEADER.replace('    D', 'times'));
 for (const factor of [0.25, 0.5, 1, 2, 4]) line(factor, measure(64, factor / 8));

@@ -1,5 +1,5 @@
-// A sliding window: each token sees the newest WINDOW tokens only. What one layer does not reach, the next one does; work and
-// cache stop growing.
+// A sliding window: each token sees only the newest WINDOW tokens. Each further layer reaches further back; the work per token
+// and the cache stop growing.
 //
 //   node examples/sliding-window.mjs
 import { attention, attentionWeights, KVCache, Tensor } from 'node-sdpa';
@@ -12,11 +12,11 @@ const q = Tensor.randn([1, TOKENS, HEAD_DIM], { seed: 1 });
 const k = Tensor.randn([1, TOKENS, HEAD_DIM], { seed: 2 });
 const v = Tensor.randn([1, TOKENS, HEAD_DIM], { seed: 3 });
 
-console.log(`who sees whom, window ${WINDOW}:`);
+console.log(`rows: queries, columns: keys, #: visible; window ${WINDOW}:`);
 for (const row of attentionWeights(q, k, v, options).toArray()[0])
   console.log(row.map((w) => (w > 0 ? '#' : '.')).join(' '));
 
-// How far does the first token reach? Change it, and see which outputs of each layer change.
+// How far does the first token reach? Change it, and see which outputs of each layer change with it.
 function layersOf(x, layers) {
   const outs = [];
   for (let i = 0; i < layers; i++) {
@@ -35,12 +35,12 @@ before.forEach((out, n) => {
   console.log(`layer ${n + 1}: the first token reaches tokens 0 to ${reached.at(-1)}`);
 });
 
-// What it saves. Pairs of a query and a key that are looked at:
+// What it saves: pairs of a query and a key that are computed.
 for (const length of [1024, 8192, 65536]) {
   const full = (length * (length + 1)) / 2;
   const windowed = 1024 * length - (1024 * 1023) / 2;
   console.log(
-    `${length} tokens: window 1024 looks at ${((100 * windowed) / full).toFixed(1)}% of the causal pairs`,
+    `${length} tokens: a window of 1024 leaves ${((100 * windowed) / full).toFixed(1)}% of the causal pairs`,
   );
 }
 

@@ -24,7 +24,7 @@ const TELLING: Record<string, readonly RegExp[]> = {
     /^MHA +32 +float32 +\d+\.\d +100\.0% /m,
     /^GQA +8 +float32 +\d+\.\d +25\.\d% /m,
     /^MQA +1 +int8 +\d+\.\d +[01]\.\d% /m,
-    /^llama3-8b +4 to 1: +4096\.0 MiB, else 4 times that$/m,
+    /^llama3-8b +4 to 1: +4096\.0 MiB, with MHA 4 times that$/m,
   ],
   'padding.mjs': [
     /^kvLengths: +the same as alone$/m,
