@@ -58,7 +58,7 @@ const STATS_OPTIONS: readonly string[] = [
  * [Hq, totalQ] for a ragged batch. `queries` and `heads` select from the last two axes, and nothing else is computed.
  * A kernel computes in float32, whatever `precision` says, and the reference in float64.
  *
- * A sink takes part as one more key: its weight is in the entropy, and is what the weights of the keys lack of 1; it is
+ * A sink takes part as one more key: its weight counts in the entropy, and is 1 minus the sum of the keys' weights; it is
  * never the argmax. A query that sees no key has the entropy 0, the maxWeight 0, the argmax -1, no mass, and an lse of
  * -Infinity, or the sink. What is masked contributes nothing; NaN in a visible score gives NaN, and the argmax -1.
  *

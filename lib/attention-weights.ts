@@ -8,7 +8,7 @@ import { type RowSelection, readSelection, selectedOf, selectedParts } from './s
 import type { Tensor } from './tensor.ts';
 import type { TensorLike } from './tensor-like.ts';
 
-/** How far the scores have come: scaled; capped too; with ALiBi, bias and masks too; through the softmax. */
+/** How far the scores have come: scaled; also capped; also with ALiBi, bias and masks; through the softmax. */
 export type WeightsStage = 'scores' | 'capped' | 'biased' | 'weights';
 
 /** The options of {@link attentionWeights}. */
@@ -29,7 +29,7 @@ const WEIGHTS_OPTIONS: readonly string[] = [
 /**
  * The attention matrix, for looking at: [B, Hq, Lq, Lk] float32, computed in float64 whatever `backend` says. It is the
  * one result whose memory grows with Lq × Lk; `queries` and `heads` select rows of it, and no other is computed or held.
- * What can be said of all rows without it says attentionStats.
+ * attentionStats gives statistics of all rows without it.
  *
  * Arguments as in `attention`; inputs of rank 3 give [Hq, Lq, Lk]. A ragged batch (cuSeqlensQ, cuSeqlensK) gives
  * [B, Hq, max lenQ, max lenK]. Keys and rows that do not exist (kvLengths, the padding of a ragged batch) are
@@ -39,7 +39,7 @@ const WEIGHTS_OPTIONS: readonly string[] = [
  * has ALiBi and bias added, and -Infinity where masked; 'weights' is the softmax: rows sum to 1, to less with sinks
  * (the rest is the sink's), and to 0 where a query sees no key.
  *
- * @throws ShapeError, DTypeError, OptionError; CapacityError where the matrix cannot be had
+ * @throws ShapeError, DTypeError, OptionError; CapacityError where there is no memory for the matrix
  * @example
  * const last = attentionWeights(q, k, v, { causal: true, queries: [31], heads: [0, 3] }); // [1, 2, 1, 1024]
  */

@@ -59,7 +59,7 @@ export class OptionError extends SdpaError {
 }
 
 /**
- * A cache is full, or memory for it could not be had (`ERR_CAPACITY`). The cache is unchanged.
+ * A cache is full, or there is no memory for it or for a result (`ERR_CAPACITY`). The cache is unchanged.
  * @example new KVCache({ numKvHeads: 2, headDim: 64, maxLength: 8 }).append(k, v); // throws CapacityError
  */
 export class CapacityError extends SdpaError {
@@ -81,7 +81,7 @@ export class DisposedError extends SdpaError {
 }
 
 /**
- * The native addon was demanded and cannot be had (`ERR_NATIVE_LOAD`).
+ * The native addon was required and cannot be loaded (`ERR_NATIVE_LOAD`).
  * @example
  * try {
  *   attention(q, k, v, { backend: 'native' });

@@ -117,7 +117,7 @@ export class KVCache {
   /**
    * Attention of q over all that is cached.
    *
-   * @param q [batch, numHeads, Lq, headDim]; its last row stands at the last cached token unless `queryOffset` says else
+   * @param q [batch, numHeads, Lq, headDim]; its last row is at the last cached token unless `queryOffset` says otherwise
    * @returns [batch, numHeads, Lq, valueDim] in q's dtype; or { out, lse } with `returnLse: true`
    * @example const out = cache.attend(q, { window: { left: 63 } }); // [1, 8, 1, 64]
    */
@@ -132,7 +132,7 @@ export class KVCache {
   }
 
   /**
-   * The decode step: append k and v, then attend with q, in one crossing. On an error nothing has been appended.
+   * The decode step: append k and v, then attend with q, in one call of the addon. On an error nothing has been appended.
    *
    * @param q [batch, numHeads, T, headDim]
    * @param k [batch, numKvHeads, T, headDim]
@@ -190,7 +190,7 @@ export class KVCache {
   }
 
   /**
-   * One decode step of N independent caches in one crossing, the inner loop of continuous batching: append entry n of k and v
+   * One decode step of N independent caches in one call, the inner loop of continuous batching: append entry n of k and v
    * to caches[n], then attend to it with entry n of q. The caches may differ in length; each has batch 1. What forks
    * share is read once for all of them (not with a window, alibiSlopes, mask or bias: right then too, but each by itself).
    *
@@ -217,7 +217,7 @@ export class KVCache {
   /**
    * Forgets the newest tokens: the rollback of speculative decoding.
    *
-   * @param length tokens to keep, from 0 to the present length; or a list of them, one a batch entry. One number
+   * @param length tokens to keep, from 0 to the present length; or a list of them, one per batch entry. One number
    *   leaves a shorter entry as it is
    * @example cache.truncate(96).length; // 96
    */
@@ -242,8 +242,8 @@ export class KVCache {
   }
 
   /**
-   * An independent continuation: what is cached is shared with this cache until one of both writes there, what comes is
-   * not. Costs no memory but for what is appended afterwards.
+   * An independent continuation: it shares what is cached so far with this cache; what either of them appends later is its
+   * own. Takes no memory except for what is appended afterwards.
    * @example const [left, right] = [cache.fork(), cache.fork()]; // 100 tokens each, in memory once
    */
   fork(): KVCache {
@@ -252,8 +252,8 @@ export class KVCache {
   }
 
   /**
-   * A copy of the keys, [batch, numKvHeads, length, headDim]; of a cache with a window, of the tokens that it keeps; of one of
-   * int8, the numbers that it holds, in float32. Entries that are shorter end with zeros.
+   * A copy of the keys, [batch, numKvHeads, length, headDim]. A cache with a window gives the tokens that it keeps; one of
+   * int8 gives the numbers that it holds, in float32. Shorter entries end with zeros.
    * @example cache.keys().shape; // [1, 2, 100, 64]
    */
   keys(): Tensor {
@@ -263,7 +263,7 @@ export class KVCache {
     return storage.keys(sinkEnd, begin);
   }
 
-  /** A copy of the values, [batch, numKvHeads, length, valueDim]; likewise. */
+  /** A copy of the values, [batch, numKvHeads, length, valueDim], as {@link KVCache.keys} gives the keys. */
   values(): Tensor {
     this.#state.checkUsable('KVCache.values');
     const { layout, storage } = this.#state;
@@ -272,7 +272,7 @@ export class KVCache {
   }
 
   /**
-   * The cache as a file: the tokens that it keeps and all that its behaviour depends on, the same whatever the ISA.
+   * The cache as the bytes of a file: its tokens and all that its behaviour depends on, the same for every instruction set.
    *
    * @throws CapacityError where there is no memory for that; saveTo needs none
    * @example KVCache.load(cache.save()).length; // 100
@@ -293,8 +293,8 @@ export class KVCache {
   }
 
   /**
-   * Writes what `save` returns to where `file` stands, in pieces of a few MiB: the cache as it is at the call. Meanwhile it
-   * may be used, appended to and disposed. Caches may follow one another in a file.
+   * Writes what `save` returns at the current position of `file`, in pieces of a few MiB: the cache as it is at the call. It
+   * may be used, appended to and disposed meanwhile. A file may hold several caches, one after another.
    *
    * @param file a FileHandle, opened for writing; the caller closes it
    * @throws what `file.write` throws; what was written by then does not load
@@ -306,7 +306,7 @@ export class KVCache {
   }
 
   /**
-   * `load` from where `file` stands, in pieces of a few MiB; it stands behind the cache then.
+   * `load` from the current position of `file`, in pieces of a few MiB; the position is then behind the cache.
    *
    * @param file a FileHandle, opened for reading; the caller closes it
    * @throws as load does, and what `file.read` throws; no memory stays taken

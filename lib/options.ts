@@ -6,10 +6,10 @@ import type { Tensor } from './tensor.ts';
 import { copyList, formatShape, formatValue } from './tensor-layout.ts';
 import { asTensor, type TensorLike } from './tensor-like.ts';
 
-/** Whole numbers, one a batch entry or sequence: an Int32Array, an int32 tensor of rank 1, or a plain list. */
+/** Whole numbers, one per batch entry or sequence: an Int32Array, an int32 tensor of rank 1, or a plain list. */
 export type IntegerVector = Int32Array | TensorLike | readonly number[];
 
-/** Real numbers, one a head: a Float32Array, a float tensor, or a plain list. Stored as float32. */
+/** Real numbers, one per head: a Float32Array, a float tensor, or a plain list. Stored as float32. */
 export type FloatVector = Float32Array | TensorLike | readonly number[];
 
 /**
@@ -28,10 +28,10 @@ export interface AttentionOptions {
   readonly scale?: number | null;
   /** Key j is visible to query i iff j <= queryOffset + i. */
   readonly causal?: boolean | null;
-  /** Absolute position of the first query, a number or one a batch entry; kvLen - qLen by default. */
+  /** Absolute position of the first query, a number or one per batch entry; kvLen - qLen by default. */
   readonly queryOffset?: number | IntegerVector | null;
   readonly window?: AttentionWindow | null;
-  /** One a batch entry, [B]: keys at or beyond it do not exist. */
+  /** One per batch entry, [B]: keys at or beyond it do not exist. */
   readonly kvLengths?: IntegerVector | null;
   /** bool, true = attend; broadcast to [B, Hq, Lq, Lk] from the right. */
   readonly mask?: TensorLike | null;
@@ -41,13 +41,13 @@ export interface AttentionOptions {
   readonly alibiSlopes?: FloatVector | null;
   /** cap * tanh(score / cap); 0 means none, as in FlashAttention and ONNX. */
   readonly softcap?: number | null;
-  /** One a head, [Hq]: logits that join the softmax's denominator, and so the lse, only. */
+  /** One per head, [Hq]: logits added only to the softmax's denominator, and so to the lse. */
   readonly sinks?: FloatVector | null;
   /** Where the sequences of a packed ragged batch begin, and the last one ends: [B + 1]. */
   readonly cuSeqlensQ?: IntegerVector | null;
   readonly cuSeqlensK?: IntegerVector | null;
   readonly precision?: AttentionProblem['precision'] | null;
-  /** Return { out, lse } in place of out. */
+  /** Return { out, lse } instead of out. */
   readonly returnLse?: boolean | null;
   /** A tensor to write into, and to return. */
   readonly out?: Tensor | null;
@@ -128,13 +128,13 @@ export function checkOptions<T extends object>(
 
 /**
  * Options of attention over a cache: those of `attention` that do not describe k and v. `causal` defaults to true. A `mask`
- * that ends with [Lq, Lq] speaks of the newest Lq keys only (a draft tree); all before them are visible.
+ * that ends with [Lq, Lq] is about the newest Lq keys only (a draft tree); all earlier keys are visible.
  */
 export type CacheAttentionOptions = Omit<AttentionOptions, 'kvLengths' | 'cuSeqlensQ' | 'cuSeqlensK'>;
 
 /** How an append is done. */
 export interface AppendOptions {
-  /** One a batch entry: how many of the T tokens each batch entry takes, from the first one on. Default: all take all. */
+  /** How many of the T tokens each batch entry takes, from the first one on; one number per entry. Default: all of them. */
   readonly lengths?: IntegerVector | null;
 }
 

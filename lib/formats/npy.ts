@@ -53,8 +53,8 @@ export function readNpy(bytes: Uint8Array, options?: ReadOptions | null): Tensor
 }
 
 /**
- * {@link readNpy} from where a file stands, which stands behind the array then: several may follow one another. The elements are
- * read into their place, without a second copy in memory.
+ * {@link readNpy} from the current position of a file, which is then behind the array: a file may hold several. The elements
+ * are read into their place, without a second copy in memory.
  *
  * @param file a FileHandle, opened for reading; the caller closes it
  * @throws as readNpy does, and what `file.read` throws
@@ -105,8 +105,8 @@ export function writeNpy(tensor: TensorLike): Uint8Array {
 }
 
 /**
- * Writes what {@link writeNpy} returns to where a file stands, in pieces of a few MiB. Until it resolves the tensor must not be
- * written to.
+ * Writes what {@link writeNpy} returns at the current position of a file, in pieces of a few MiB. Until it resolves the tensor
+ * must not be written to.
  *
  * @param file a FileHandle, opened for writing; the caller closes it
  * @throws as writeNpy does, and what `file.write` throws

@@ -185,7 +185,7 @@ function* littleEndianPieces(
  * each aligned to its elements.
  *
  * @param metadata texts by their names, such as `{ format: 'pt' }`
- * @throws OptionError for names that cannot stand in a file; DTypeError, ShapeError, CapacityError
+ * @throws OptionError for names that a file cannot hold; DTypeError, ShapeError, CapacityError
  * @example
  * const out = attention(q, k, v);
  * await writeFile('checked.safetensors', writeSafetensors({ q, k, v, out }, { scale: '0.125' }));
@@ -208,10 +208,9 @@ export function writeSafetensors(
 }
 
 /**
- * Writes what {@link writeSafetensors} returns to where a file stands, in pieces of a few MiB. Until it resolves the tensors must
- * not be written to.
+ * Writes what {@link writeSafetensors} returns, in pieces of a few MiB. Until it resolves the tensors must not be written to.
  *
- * @param file a FileHandle, opened for writing, which stands at its beginning; the caller closes it
+ * @param file a FileHandle, opened for writing, at its beginning; the caller closes it
  * @throws as writeSafetensors does, and what `file.write` throws
  * @example
  * const file = await open('prompt.safetensors', 'w');

@@ -139,8 +139,8 @@ function readModel(value: Pick<ModelDescription, 'layers' | 'absorbed'> | null |
 
 /**
  * Bytes of keys and values that one sequence of `contextLength` tokens keeps in all layers: sliding layers stop at
- * their window, linear and sharing layers keep none, latent attention keeps one vector a token and layer. int8
- * has a float32 scale for each token, head and k or v.
+ * their window, linear and sharing layers keep none, latent attention keeps one vector per token and layer.
+ * int8 adds a float32 scale per token and head, for k and v each.
  * @example kvCacheBytes(describeModel(presetConfig('llama3-8b')), 8192, 'bfloat16') / 2 ** 30; // 1
  */
 export function kvCacheBytes(

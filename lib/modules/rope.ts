@@ -49,7 +49,7 @@ const TABLE_OPTIONS = ['dim', 'maxPosition', 'theta', 'scaling'];
 
 /**
  * Rotary position embedding (Su et al. 2021, RoFormer §3.2.2) of x [B, H, L, D], or [H, L, D] with B = 1: each
- * pair of channels turns by position × its frequency. Channels beyond `dim` are copied bit for bit. x is of any
+ * pair of channels is rotated by position × its frequency. Channels beyond `dim` are copied bit for bit. x is of any
  * float dtype and any strides, and is not written; the result is a fresh row-major Tensor of its shape and dtype.
  * Computed in float64 and rounded once. Positions may be negative; with tables they must be rows of them.
  * Under dynamic and longrope scaling the sequence length is max(positions) + 1.
@@ -57,7 +57,7 @@ const TABLE_OPTIONS = ['dim', 'maxPosition', 'theta', 'scaling'];
  * @throws ShapeError, DTypeError, OptionError
  * @example
  * const turned = rope(q, { offset: 992, theta: 500000 }); // [1, 8, 32, 64]
- * const llama3 = rope(q, { scaling: { rope_type: 'linear', factor: 8 } });
+ * const stretched = rope(q, { scaling: { rope_type: 'linear', factor: 8 } });
  */
 export function rope(x: TensorLike, options?: RopeOptions | null): Tensor {
   const given = checkOptions<RopeOptions>('rope', 'options', options, ROPE_OPTIONS);
