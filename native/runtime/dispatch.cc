@@ -38,13 +38,23 @@ constexpr bool kNeedsBmi = false;
 bool hasAvx2(const CpuFeatures& cpu) { return cpu.avx2 && cpu.fma && cpu.f16c && (cpu.bmi || !kNeedsBmi); }
 bool hasAvx512(const CpuFeatures& cpu) { return cpu.avx512 && hasAvx2(cpu); }
 #endif
+#if defined(SDPA_BFLOAT16_UNITS)
+#if defined(SDPA_EMULATED_TILES)  // in tests (simd/tiles_emulated.h)
+bool hasAmx(const CpuFeatures& cpu) { return hasAvx512(cpu) && cpu.avx512Vnni; }
+bool isAmxFast(const CpuFeatures&) { return false; }
+#else
+bool hasAmx(const CpuFeatures& cpu) {
+  return hasAvx512(cpu) && cpu.avx512Vnni && cpu.amxTile && cpu.amxBf16 && requestAmx();
+}
+bool isAmxFast(const CpuFeatures&) { return true; }
+#endif
+#endif
 bool always(const CpuFeatures&) { return true; }
 
 // Best first.
 const IsaRow kIsas[] = {
 #if defined(SDPA_BFLOAT16_UNITS)
-    {&sdpa_kernels_amx,
-     [](const CpuFeatures& cpu) { return hasAvx512(cpu) && cpu.avx512Vnni && cpu.amxTile && cpu.amxBf16 && requestAmx(); }, always},
+    {&sdpa_kernels_amx, hasAmx, isAmxFast},
     // vdpbf16ps does twice the FMA rate on AMD's cores, half of it on Intel's.
     {&sdpa_kernels_avx512bf16, [](const CpuFeatures& cpu) { return hasAvx512(cpu) && cpu.avx512Vnni && cpu.avx512Bf16; },
      [](const CpuFeatures& cpu) { return strstr(cpu.brand, "AMD") != nullptr; }},

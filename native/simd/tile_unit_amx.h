@@ -6,7 +6,9 @@
 #include "../compiler.h"
 #include "tile_unit.h"
 
-#if defined(__MINGW64__) && !defined(__clang__)
+#if defined(SDPA_EMULATED_TILES)
+#include "tiles_emulated.h"
+#elif defined(__MINGW64__) && !defined(__clang__)
 // GCC's macros pass the stride as a long, which has 32 bits on Windows and then indexes nothing.
 #undef _tile_loadd
 #undef _tile_stored

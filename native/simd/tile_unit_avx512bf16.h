@@ -8,15 +8,11 @@
 #include "../compiler.h"
 #include "tile_unit.h"
 
-#ifndef SDPA_PROFITABLE_PRODUCTS  // the tests raise it, to run the code of every Cut here
-#define SDPA_PROFITABLE_PRODUCTS 1
-#endif
-
 namespace sdpa {
 namespace {
 
 struct TileUnit {
-  static constexpr int kProfitableProducts = SDPA_PROFITABLE_PRODUCTS;
+  static constexpr int kProfitableProducts = 1;  // of slices; more would be slower than float32 FMAs
 
   static constexpr int kDecodeRows = 12;  // from so many rows on, decode by tiles is faster
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Runs the tests of attention and of the cache on the code that AMX runs, on a machine without AMX: a build in which
-# AVX-512 BF16 computes float32 and float16 by slices too, which there is slower and not done otherwise: that of the C++
-# tests (scripts/test-native.mjs). Works on a copy of the checkout, whose own build stays as it is.
+# Runs the tests of attention and of the cache on the kernels for AMX, on a machine without AMX: the build of the C++ tests
+# (scripts/test-native.mjs) emulates the instructions (native/simd/tiles_emulated.h). With AMX, that build has the true ones.
+# Works on a copy of the checkout, whose own build stays as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if ! grep -qw avx512_bf16 /proc/cpuinfo 2> /dev/null; then
-  echo 'check-slices: skipped, this processor has no AVX-512 BF16'
+if ! grep -qw avx512_vnni /proc/cpuinfo 2> /dev/null; then
+  echo 'check-amx: skipped, this processor has no AVX-512 VNNI'
   exit 0
 fi
 
 for tool in cmake make g++; do
   if ! command -v "$tool" > /dev/null 2>&1; then
-    echo "check-slices: skipped, $tool not found (Debian: apt-get install cmake make g++)"
+    echo "check-amx: skipped, $tool not found (Debian: apt-get install cmake make g++)"
     exit 0
   fi
 done
@@ -25,10 +25,12 @@ cmake -S native -B "$build" -DSDPA_TESTS_ONLY=ON -DSDPA_STATIC=OFF -DSDPA_SANITI
   exit 1
 }
 
-copy=.cache/slices
+copy=.cache/amx
 mkdir -p "$copy/build/Release"
 cp "$build/node_sdpa.node" "$copy/build/Release/"
 git ls-files -z --cached --others --exclude-standard | xargs -0 tar -cf - 2> /dev/null | tar -xf - -C "$copy"
 ln -sfn ../../node_modules "$copy/node_modules"
+ln -sfn ../../dist "$copy/dist"
 cd "$copy"
-NODE_SDPA_ISA=avx512bf16 npx vitest run test/attention.test.ts test/properties.test.ts test/lib/kv-cache
+NODE_SDPA_ISA=amx npx vitest run -t native/amx \
+  test/attention.test.ts test/properties.test.ts test/conformance.test.ts test/hostile-numbers.test.ts test/lib/kv-cache
