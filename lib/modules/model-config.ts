@@ -57,7 +57,7 @@ const FAMILY_DEFAULTS: readonly (readonly [family: string, fields: ConfigFields]
 /** Families in which a token sees those after it too. */
 const ENCODERS = words(`
   bert roberta xlm-roberta distilbert electra albert camembert mpnet deberta esm modernbert nomic_bert
-  vit clip_vision_model siglip`);
+  eurobert neomme tapas vit clip_vision_model siglip`);
 
 /**
  * Reads fields of a config.json and remembers which of them were asked for in vain, so that one error can name
@@ -84,11 +84,17 @@ export class ModelConfig {
     this.fields = isObject(fields.attn_config) ? { ...fields, ...fields.attn_config } : fields;
   }
 
-  /** Whether the model is an encoder: of a known family, or trained to fill in masked tokens. */
+  /** Whether the model is an encoder: of a known family, with segments as BERT's, or trained to fill in masked tokens. */
   get isEncoder(): boolean {
     const architectures = copyList(this.fields.architectures, 1);
     const isMasked = architectures?.some((name) => typeof name === 'string' && name.endsWith('ForMaskedLM'));
-    return isMasked || this.isOf(...ENCODERS);
+    const isKnown = this.isOf(...ENCODERS) && !this.isOf('modernbert-decoder');
+    return isMasked || isKnown || this.hasSegments;
+  }
+
+  /** Whether a token belongs to a segment, as in BERT and its kin. */
+  get hasSegments(): boolean {
+    return (this.fields.type_vocab_size ?? null) !== null;
   }
 
   /** Whether the text part's model_type begins with one of these. */

@@ -18,7 +18,13 @@ const WITHOUT_ROPE: ReadonlySet<unknown> = new Set(
   words(`
   bert roberta xlm-roberta distilbert electra albert gpt2 gpt_bigcode gpt_neo whisper bart mbart t5
   mt5 bloom mpt opt vit clip_text_model clip_vision_model camembert mpnet deberta deberta-v2 biogpt
-  xglm marian pegasus m2m_100 siglip_text_model siglip_vision_model`),
+  xglm marian pegasus m2m_100 siglip_text_model siglip_vision_model bert-generation bigbird_pegasus blenderbot
+  blenderbot-small cpmant ctrl git mvp openai-gpt plbart tapas trocr xlnet`),
+);
+
+/** Fields that say that a model with BERT's segments rotates, which most do not. */
+const ROTARY_FIELDS = words(
+  'rope_theta rope_parameters rope_scaling rotary_dim rotary_emb_base rotary_emb_fraction',
 );
 
 /** What `position_embedding_type` says where positions do not enter by rotation. */
@@ -62,7 +68,16 @@ export function hasRope(config: ModelConfig): boolean {
   return (
     !WITHOUT_ROPE.has(config.textType) &&
     !NOT_ROTARY.has(config.fields.position_embedding_type) &&
-    !hasAlibi(config)
+    !hasAlibi(config) &&
+    (!config.hasSegments || saysRotary(config))
+  );
+}
+
+function saysRotary(config: ModelConfig): boolean {
+  return (
+    config.isOf('roformer') ||
+    (config.fields.position_embedding_type ?? null) !== null || // one that NOT_ROTARY does not list
+    ROTARY_FIELDS.some((name) => (config.fields[name] ?? null) !== null)
   );
 }
 
