@@ -47,6 +47,11 @@ const OTHER_LAYERS = words(
   'linear_attn_config block_configs num_attention_groups use_cla cross_attention_layers compress_ratios',
 );
 
+/** Model types whose layers are not the attention that their fields seem to state: recurrent, shared, of other widths. */
+const OTHER_MODELS: ReadonlySet<string> = new Set(
+  words('mamba2 xlstm jetmoe hrm_text mimo_v2_flash mobilebert squeezebert convbert funnel'),
+);
+
 /**
  * Which kind each layer is. `layer_types` where it is given, else the rule of the model's family: every
  * `full_attention_interval`-th layer full and the rest linear (Qwen3-Next and later), every
@@ -55,6 +60,12 @@ const OTHER_LAYERS = words(
  * `sliding_window` (Mistral), else all full.
  */
 export function layerKinds(config: ModelConfig, numLayers: number): LayerKind[] {
+  if (OTHER_MODELS.has(config.textType)) {
+    throw new OptionError(
+      `describeModel: model_type '${config.textType}' is not supported: ` +
+        'its layers are not the attention that the fields of its config.json state of others',
+    );
+  }
   const given = config.fields.layer_types ?? null;
   refuseOtherSchedules(config, given === null ? [...OTHER_SCHEDULES, ...OTHER_LAYERS] : OTHER_LAYERS);
   const listed = given ?? familyLayerTypes(config, numLayers);

@@ -1,3 +1,4 @@
+import { copyList } from '../tensor-layout.ts';
 import { type ModelConfig, words } from './model-config.ts';
 import type { LayerDescription } from './model-layers.ts';
 import { hasRope } from './model-rope.ts';
@@ -23,19 +24,21 @@ const UNGATED = words(`
   bert roberta xlm-roberta distilbert electra camembert mpnet esm gpt2 gpt_bigcode gpt_neox gptj
   codegen bloom opt mpt falcon phi starcoder2 biogpt nemotron arcee persimmon`);
 /** Of these families, those whose experts or widths have other fields than the ones that are read here. */
-const UNCOUNTED = ['llama4', 'granitemoe', 'ernie4_5_moe', 'ernie4_5_vl', 'exaone_moe'];
+const UNCOUNTED = ['llama4', 'granitemoe', 'ernie4_5_moe', 'ernie4_5_vl', 'exaone_moe', 'esmc'];
 
 /**
  * Weights of the q, k, v and o projections. An output gate (Qwen3-Next and later) doubles q; multi-head latent
  * attention counts its down- and up-projections, the shared latent and rotary key with k (DeepSeek-V2 §2.1);
- * layers that share another's keys and values have neither; Gemma 4's K = V layers have no v.
+ * layers that share another's keys and values have neither; Gemma 4's K = V layers have no v; ALBERT's layers are
+ * one group again and again.
  */
 export function countAttention(config: ModelConfig, hidden: number, layers: readonly LayerDescription[]) {
   const sums = { q: 0, k: 0, v: 0, o: 0 };
   const gate = config.flag('attn_output_gate') ? 2 : 1;
   const kvLoraRank = config.optionalInteger('kv_lora_rank');
   const keyIsValue = config.isOf('gemma4') && config.flag('attention_k_eq_v');
-  for (const layer of layers) {
+  const distinct = config.isOf('albert') ? (config.optionalInteger('num_hidden_groups') ?? 1) : layers.length;
+  for (const layer of layers.slice(0, distinct)) {
     if (layer.kind === 'linear') continue;
     const { numHeads, numKvHeads, headDim, valueDim } = layer;
     sums.o += numHeads * valueDim * hidden;
@@ -115,9 +118,13 @@ function countFeedForward(config: ModelConfig, hidden: number, numLayers: number
       ? stated / 2
       : (stated ?? (gated ? undefined : 4 * hidden));
   const numExperts = config.optionalNumber('num_experts', 'num_local_experts', 'n_routed_experts') ?? 0;
+  const types = config.fields.mlp_layer_types ?? null;
+  const listed = types === null ? null : copyList(types, numLayers);
+  const isUnderstood = listed?.every((type) => type === 'dense' || type === 'sparse');
+  if (types !== null && !(isUnderstood && listed?.length === numLayers)) return null;
   let sum = 0;
   for (let i = 0; i < numLayers; i++) {
-    const isSparse = numExperts > 0 && hasExperts(config, i);
+    const isSparse = numExperts > 0 && (listed === null ? hasExperts(config, i) : listed[i] === 'sparse');
     if (isSparse) {
       const size = config.optionalInteger('moe_intermediate_size') ?? inner;
       if (size === undefined) return null;

@@ -41,6 +41,42 @@ describe('describeModel, family by family', () => {
     expect(kinds(describeModel({ ...plain, [name]: [] }))).toBe('ffffffff');
   });
 
+  test.each([
+    ...['mamba2', 'xlstm', 'jetmoe', 'hrm_text', 'mimo_v2_flash'],
+    ...['mobilebert', 'squeezebert', 'convbert', 'funnel'],
+  ])('%s has layers of its own: refused by its model_type', (model_type) => {
+    expect(() => describeModel({ ...plain, model_type })).toThrow(OptionError);
+    expect(() => describeModel({ ...plain, model_type })).toThrow(
+      `model_type '${model_type}' is not supported`,
+    );
+  });
+
+  test('ALBERT has the projections of its groups, whatever the number of layers', () => {
+    const albert = { ...plain, model_type: 'albert', embedding_size: 16 };
+    expect(describeModel(albert).attentionParameters.total).toBe(4 * 64 * 64);
+    expect(describeModel({ ...albert, num_hidden_groups: 2 }).attentionParameters.q).toBe(2 * 64 * 64);
+  });
+
+  test('mlp_layer_types say which layers have experts', () => {
+    const types = ['dense', ...Array(46).fill('sparse')];
+    const glm = {
+      ...{ model_type: 'glm4_moe_lite', hidden_size: 2048, num_hidden_layers: 47, num_attention_heads: 20 },
+      ...{
+        kv_lora_rank: 512,
+        q_lora_rank: 768,
+        qk_nope_head_dim: 192,
+        qk_rope_head_dim: 64,
+        v_head_dim: 256,
+      },
+      ...{ intermediate_size: 10240, moe_intermediate_size: 1536, n_routed_experts: 64, n_shared_experts: 1 },
+      ...{ vocab_size: 154880, tie_word_embeddings: false },
+    };
+    expect(billions(describeModel({ ...glm, mlp_layer_types: types }))).toBe(29.94);
+    expect(billions(describeModel({ ...glm, first_k_dense_replace: 1 }))).toBe(29.94);
+    expect(billions(describeModel({ ...glm, mlp_layer_types: types.slice(1) }))).toBe(null);
+    expect(billions(describeModel({ ...glm, mlp_layer_types: Array(47).fill('hash_moe') }))).toBe(null);
+  });
+
   test('layer_types speak for the layers, whatever fields of other kinds stand beside them', () => {
     const granite = {
       ...plain,
@@ -280,6 +316,7 @@ describe('describeModel, family by family', () => {
       { ...plain, model_type: 'ernie4_5_moe', intermediate_size: 256, moe_num_experts: 8 },
       null,
     ],
+    ['ESM C: three matrices, unlike ESM', { ...plain, model_type: 'esmc', intermediate_size: 256 }, null],
     ['a family that is not known', { ...plain, model_type: 'somebody_new', intermediate_size: 256 }, null],
   ])('weights of %s', (_, config, expected) => {
     expect(billions(describeModel(config))).toBe(expected);
