@@ -3,7 +3,7 @@ import { DTypeError, OptionError } from '../errors.ts';
 import { int8RowBytes } from '../tensor-int8.ts';
 import { copyList, formatValue } from '../tensor-layout.ts';
 import { ModelConfig, words } from './model-config.ts';
-import { type LayerDescription, type LayerKind, layerKinds } from './model-layers.ts';
+import { type LayerDescription, type LayerKind, layerConfigs, layerKinds } from './model-layers.ts';
 import { type AttentionParameters, countAttention, countModel } from './model-parameters.ts';
 import { hasAlibi, layerRope, layersWithoutRope } from './model-rope.ts';
 import { type RopeScaling, yarnMscale } from './rope-scaling.ts';
@@ -67,12 +67,14 @@ export interface ModelDescription {
  */
 export function describeModel(configJson: string | object): ModelDescription {
   const config = new ModelConfig(configJson);
-  const { numLayers, hiddenSize, heads } = readDimensions(config);
+  const { numLayers, hiddenSize } = readDimensions(config);
   const kinds = layerKinds(config, numLayers);
   const firstShared = numLayers - (config.optionalNumber('num_kv_shared_layers') ?? 0);
   const unrotated = layersWithoutRope(config, kinds);
+  const configs = layerConfigs(config, numLayers);
   const layers = kinds.map((kind, i) => {
-    const layer = describeLayer(config, kind, heads, i >= firstShared);
+    const layer = describeLayer(configs[i], kind, readHeads(configs[i], hiddenSize), i >= firstShared);
+    if (configs[i] !== config) configs[i].refuseMissing();
     return unrotated[i] ? { ...layer, rope: null } : layer;
   });
   config.refuseMissing();
@@ -195,7 +197,7 @@ interface Heads {
   readonly headDim: number;
 }
 
-function readDimensions(config: ModelConfig): { numLayers: number; hiddenSize: number; heads: Heads } {
+function readDimensions(config: ModelConfig): { numLayers: number; hiddenSize: number } {
   // A decoder's own fields first: what num_hidden_layers means there differs from model to model.
   const statedLayers =
     config.optionalInteger('decoder_layers', 'num_decoder_layers') ??
@@ -203,21 +205,28 @@ function readDimensions(config: ModelConfig): { numLayers: number; hiddenSize: n
   // LongCat's num_layers counts blocks of two attentions.
   const isBlocks = config.isOf('longcat') && (config.fields.num_hidden_layers ?? null) === null;
   const numLayers = isBlocks ? 2 * statedLayers : statedLayers;
-  const numHeads =
-    config.optionalInteger('decoder_attention_heads') ??
-    config.integer('num_attention_heads', 'n_head', 'n_heads', 'num_heads', 'encoder_attention_heads');
+  readNumHeads(config); // so that one error names all that is missing
   const hiddenSize = config.integer('hidden_size', 'n_embd', 'd_model', 'dim');
   config.refuseMissing();
   if (numLayers > MAX_LAYERS) {
     throw new OptionError(`describeModel: num_hidden_layers must be at most ${MAX_LAYERS}; got ${numLayers}`);
   }
+  return { numLayers, hiddenSize };
+}
+
+const readNumHeads = (config: ModelConfig): number =>
+  config.optionalInteger('decoder_attention_heads') ??
+  config.integer('num_attention_heads', 'n_head', 'n_heads', 'num_heads', 'encoder_attention_heads');
+
+function readHeads(config: ModelConfig, hiddenSize: number): Heads {
+  const numHeads = readNumHeads(config);
   const headDim = config.optionalInteger('head_dim', 'kv_channels', 'd_kv') ?? hiddenSize / numHeads;
   if (!Number.isInteger(headDim) && config.optionalInteger('kv_lora_rank') === undefined) {
     throw new OptionError(
       `describeModel: head_dim is missing and hidden_size ${hiddenSize} is no multiple of num_attention_heads ${numHeads}`,
     );
   }
-  return { numLayers, hiddenSize, heads: { numHeads, numKvHeads: readKvHeads(config, numHeads), headDim } };
+  return { numHeads, numKvHeads: readKvHeads(config, numHeads), headDim };
 }
 
 function readKvHeads(config: ModelConfig, numHeads: number): number {
@@ -253,9 +262,10 @@ function describeLayer(
   return { kind, ...window, ...shape, ...(kvShared ? { kvShared } : {}), rope };
 }
 
-/** Gemma 4's global layers have heads of their own; everywhere else all softmax layers are alike. */
+/** Gemma 4's global layers have heads of their own, in fields of the model unless per_layer_config says all of it. */
 function headsOf(config: ModelConfig, kind: LayerKind, heads: Heads) {
-  if (!config.isOf('gemma4') || kind !== 'full') return { ...heads, valueDim: heads.headDim };
+  const hasGlobalHeads = config.isOf('gemma4') && kind === 'full' && !config.object('per_layer_config');
+  if (!hasGlobalHeads) return { ...heads, valueDim: heads.headDim };
   const headDim = config.optionalInteger('global_head_dim') ?? heads.headDim;
   const globalKvHeads = config.flag('attention_k_eq_v')
     ? config.optionalInteger('num_global_key_value_heads')

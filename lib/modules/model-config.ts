@@ -97,6 +97,12 @@ export class ModelConfig {
     return (this.fields.type_vocab_size ?? null) !== null;
   }
 
+  /** The same model with these fields in place of its own. */
+  withFields(replaced: ConfigFields): ModelConfig {
+    const isRead = Object.fromEntries([...NESTED, 'attn_config'].map((name) => [name, null]));
+    return new ModelConfig({ ...this.fields, ...isRead, ...replaced, model_type: this.textType });
+  }
+
   /** Whether the text part's model_type begins with one of these. */
   isOf(...families: string[]): boolean {
     return families.some((family) => this.textType.startsWith(family));

@@ -1,6 +1,6 @@
 import { OptionError } from '../errors.ts';
 import { copyList, formatValue } from '../tensor-layout.ts';
-import { type ModelConfig, words } from './model-config.ts';
+import { type ConfigFields, type ModelConfig, words } from './model-config.ts';
 import type { RopeDescription } from './model-rope.ts';
 import { layerTypes } from './presets/layer-types.ts';
 
@@ -80,6 +80,33 @@ export function layerKinds(config: ModelConfig, numLayers: number): LayerKind[] 
   // Gemma 4 ends with a global layer whatever its list says.
   if (config.isOf('gemma4')) kinds[numLayers - 1] = 'full';
   return kinds;
+}
+
+/** Fields that a layer may have for itself in transformers' per_layer_config. */
+const LAYER_FIELDS = words('head_dim num_attention_heads num_key_value_heads sliding_window');
+
+/** The config of each layer: the model's own, or with the fields that per_layer_config replaces there, by index ('05'). */
+export function layerConfigs(config: ModelConfig, numLayers: number): ModelConfig[] {
+  const configs: ModelConfig[] = Array(numLayers).fill(config);
+  for (const [index, fields] of Object.entries(config.object('per_layer_config') ?? {})) {
+    const isLayer = /^\d+$/.test(index) && Number(index) < numLayers;
+    if (!isLayer || typeof fields !== 'object' || fields === null) {
+      throw new OptionError(
+        `describeModel: per_layer_config must have an object for some of the layers 0 to ${numLayers - 1}; ` +
+          `got ${formatValue(fields)} for ${formatValue(index)}`,
+      );
+    }
+    const replaced = { ...(fields as ConfigFields) };
+    const unknown = Object.keys(replaced).find((name) => !LAYER_FIELDS.includes(name));
+    if (unknown !== undefined) {
+      throw new OptionError(
+        `describeModel: per_layer_config replaces ${formatValue(unknown)} of layer ${Number(index)}, which is not ` +
+          `supported; known are ${LAYER_FIELDS.join(', ')}`,
+      );
+    }
+    configs[Number(index)] = config.withFields(replaced);
+  }
+  return configs;
 }
 
 /** A wrong schedule would give wrong bytes without a word. */

@@ -154,6 +154,44 @@ describe('describeModel, family by family', () => {
     expect(describeModel({ ...longcat, num_hidden_layers: 56 }).numLayers).toBe(56);
   });
 
+  test('per_layer_config: heads and windows of single layers, as transformers writes Gemma 4', () => {
+    const gemma = {
+      ...{ ...plain, model_type: 'gemma4_text', num_key_value_heads: 2, head_dim: 16, sliding_window: 8 },
+      ...{
+        layer_types: Array.from({ length: 8 }, (_, i) =>
+          i % 4 === 3 ? 'full_attention' : 'sliding_attention',
+        ),
+      },
+      attention_k_eq_v: true,
+    };
+    const global = { head_dim: 32, num_key_value_heads: 1 };
+    const written = describeModel({
+      model_type: 'gemma4',
+      text_config: { ...gemma, per_layer_config: { '03': global, '07': global } },
+    });
+    expect(written).toMatchObject({ numKvHeads: 1, groupSize: 4, headDim: 32, valueDim: 32 });
+    expect(written.layers[0]).toMatchObject({ numKvHeads: 2, headDim: 16, window: 8 });
+    const stated = { ...gemma, global_head_dim: 32, num_global_key_value_heads: 1 };
+    expect(written.layers).toEqual(describeModel(stated).layers);
+
+    const mistral = { ...plain, model_type: 'mistral', sliding_window: 8 };
+    const long = { 1: { sliding_window: 64 }, 3: { sliding_window: 64 } };
+    const windows = describeModel({ ...mistral, per_layer_config: long }).layers.map((layer) => layer.window);
+    expect(windows).toEqual([8, 64, 8, 64, 8, 8, 8, 8]);
+
+    for (const [bad, message] of [
+      [{ 8: {} }, /layers 0 to 7; got .* for '8'/],
+      [{ '01': 64 }, /got 64 for '01'/],
+      [{ 2: { intermediate_size: 64 } }, /replaces 'intermediate_size' of layer 2, which is not supported/],
+      [{ 2: { skip: ['attention'] } }, /replaces 'skip'/],
+      [{ 2: { sliding_window: null } }, /lacks sliding_window/],
+      [{ 2: { num_attention_heads: 3 } }, /head_dim is missing/],
+    ] as const) {
+      expect(() => describeModel({ ...mistral, per_layer_config: bad })).toThrow(OptionError);
+      expect(() => describeModel({ ...mistral, per_layer_config: bad })).toThrow(message);
+    }
+  });
+
   test('OLMo 3 without layer_types: every fourth layer is full', () => {
     expect(kinds(describeModel({ ...plain, model_type: 'olmo3', sliding_window: 4096 }))).toBe('sssfsssf');
   });
