@@ -82,7 +82,7 @@ export class TensorFiles {
     } catch (error) {
       if (!(error instanceof DTypeError)) throw error;
       // NumPy's own default is float64; two bytes without a name are bfloat16 of ml_dtypes.
-      const dtype = error.message.includes('V2') ? 'bfloat16' : wanted(name);
+      const dtype = error.message.includes('V2') ? 'bfloat16' : wanted(name, error);
       const again = await openFile(name, path);
       try {
         const tensor = await readNpyFrom(again, { dtype });
@@ -113,7 +113,7 @@ export class TensorFiles {
       return await tensors.read(found);
     } catch (error) {
       if (!(error instanceof DTypeError)) throw error;
-      const dtype = wanted(name);
+      const dtype = wanted(name, error);
       this.notes.push(`--${name}: read as ${dtype} (${reasonOf(error)})`);
       return await tensors.read(found, { dtype });
     }
@@ -121,7 +121,12 @@ export class TensorFiles {
 }
 
 const INTEGER_OPTIONS = ['kv-lengths', 'cu-seqlens-q', 'cu-seqlens-k'];
-const wanted = (name: string): 'int32' | 'float32' => (INTEGER_OPTIONS.includes(name) ? 'int32' : 'float32');
+
+/** What to read in place of a type that no Tensor holds. A mask of integers stays one: as float it would seem a bias. */
+function wanted(name: string, error: Error): 'int32' | 'float32' {
+  const isMask = name === 'mask' && !error.message.includes('float64');
+  return isMask || INTEGER_OPTIONS.includes(name) ? 'int32' : 'float32';
+}
 
 function reasonOf(error: Error): string {
   const type = /\b(float64|u?int64|uint32|u?int16|V2)\b/.exec(error.message)?.[0];

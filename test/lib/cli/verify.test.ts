@@ -348,6 +348,12 @@ describe('without files', () => {
 describe('refuses, in one line, writing nothing', () => {
   const broken = path('broken.npy');
   writeFileSync(broken, 'not an array');
+  const tokens = new BigInt64Array(KV_LEN).fill(1n); // attention_mask of a tokenizer
+  const header = Buffer.from(writeNpy(Tensor.zeros([KV_LEN])))
+    .subarray(0, 128)
+    .toString('latin1');
+  const wide = Buffer.from(header.replace('<f4', '<i8'), 'latin1');
+  writeFileSync(path('tokens.npy'), Buffer.concat([wide, Buffer.from(tokens.buffer)]));
   test.each<[string[], RegExp]>([
     [['--q', 'q.npy'], /--q needs --q, --k and --v; --k, --v missing/],
     [['--causal'], /--causal needs --q, --k and --v/],
@@ -362,6 +368,7 @@ describe('refuses, in one line, writing nothing', () => {
     [[...given, '--scale', 'x'], /--scale must be a number; got 'x'/],
     [[...given, '--layout', 'bdhl'], /--layout must be bhld or blhd/],
     [[...given, '--mask', save('bias', bias)], /^node-sdpa verify: mask must be bool/],
+    [[...given, '--mask', path('tokens.npy')], /mask must be bool; got int32; give it the dtype 'bool'/],
     [[...given, '--softcap', '-1'], /^node-sdpa verify: softcap must be positive/],
     [[...given, '--sinks', save('k', k)], /sinks/],
     [[...given, '--casual'], /did you mean --causal/],
