@@ -12,6 +12,9 @@ export function words(text: string): string[] {
 /** Where composite models (vision, audio) keep the configuration of their language model. */
 const NESTED = ['text_config', 'llm_config', 'language_config'];
 
+/** Fields that may stand outside of that, and hold for the language model. */
+const SHARED = words('tie_word_embeddings vocab_size architectures is_encoder_decoder');
+
 /**
  * What transformers' configuration classes assume where a config.json leaves a field out, by the beginning of
  * model_type (the first that fits). Only what published files do leave out.
@@ -77,9 +80,10 @@ export class ModelConfig {
     this.modelType = typeName(outer) ?? typeName(inner ?? {}) ?? 'unknown';
     this.textType = typeName(inner ?? {}) ?? this.modelType;
     const defaults = FAMILY_DEFAULTS.find(([family]) => this.isOf(family))?.[1];
-    // The text part wins; what only stands outside (tie_word_embeddings, a dtype) holds for it too. An explicit
-    // null overrides a default: it switches the feature off.
-    const fields: ConfigFields = { ...defaults, ...outer, ...inner };
+    // The text part wins; of what stands outside, which may speak of images or sounds, a little holds for it too. An
+    // explicit null overrides a default: it switches the feature off.
+    const around = Object.entries(outer).filter(([name]) => !inner || SHARED.includes(name));
+    const fields: ConfigFields = { ...defaults, ...Object.fromEntries(around), ...inner };
     // MPT and DBRX keep what concerns attention in an object of its own.
     this.fields = isObject(fields.attn_config) ? { ...fields, ...fields.attn_config } : fields;
   }

@@ -192,6 +192,16 @@ describe('describeModel, family by family', () => {
     }
   });
 
+  test('what stands outside of text_config may speak of sounds: Music Flamingo', () => {
+    const audio = { head_dim: 1280, decoder_layers: 6, rope_parameters: { rope_theta: 1200 } };
+    const { vocab_size, ...rest } = plain;
+    const text = { ...rest, model_type: 'qwen2', intermediate_size: 96 };
+    const around = { ...audio, model_type: 'musicflamingo', tie_word_embeddings: true, vocab_size };
+    const { modelType, ...inside } = describeModel({ ...around, text_config: text });
+    expect(modelType).toBe('musicflamingo');
+    expect(describeModel({ ...text, tie_word_embeddings: true, vocab_size })).toMatchObject(inside);
+  });
+
   test('OLMo 3 without layer_types: every fourth layer is full', () => {
     expect(kinds(describeModel({ ...plain, model_type: 'olmo3', sliding_window: 4096 }))).toBe('sssfsssf');
   });
