@@ -47,7 +47,10 @@ export interface ModelDescription {
   /** Bytes of the recurrent states of all linear layers, whatever the context (short convolutions left out). */
   readonly linearStateBytes: number;
   readonly attentionParameters: AttentionParameters;
-  /** Weights of the whole text model without biases and norms; null where config.json does not say enough. */
+  /**
+   * Weights of the whole text model without biases, norms, a sparse indexer and an encoder's pooler or head; null where
+   * config.json does not say enough.
+   */
   readonly modelParameters: number | null;
 }
 

@@ -61,8 +61,9 @@ export function countAttention(config: ModelConfig, hidden: number, layers: read
 
 /**
  * Weights of the whole (text) model: embeddings, attention, linear attention, feed-forward with all experts;
- * biases and norms left out, below 0.1 % of it. Null where config.json does not say enough, the family is not known, or
- * the model has parts unknown here (a decoder's cross attention, per-layer embeddings, hyper-connections).
+ * biases and norms left out, and a sparse indexer or what an encoder has on top: below 1 % of it. Null where
+ * config.json does not say enough, the family is not known, or the model has parts unknown here (a decoder's cross
+ * attention, per-layer embeddings, hyper-connections).
  */
 export function countModel(
   config: ModelConfig,
