@@ -39,12 +39,12 @@ export default async function run() {
 }
 
 /** Runs each of `contestants` for a while, in turn, again and again: times in ms of each. */
-function inTurn(contestants) {
+async function inTurn(contestants) {
   const times = contestants.map(() => []);
   for (let round = 0; round < ROUNDS; round++) {
     for (const [i, contestant] of contestants.entries()) {
       const end = performance.now() + BLOCK_MS;
-      for (let n = 0; n < 3 || performance.now() < end; n++) times[i].push(1000 * timeOf(contestant));
+      for (let n = 0; n < 3 || performance.now() < end; n++) times[i].push(1000 * (await timeOf(contestant)));
     }
   }
   return times;
@@ -63,9 +63,9 @@ async function steps() {
   const rows = [];
   for (const workload of workloads) {
     const [serial, parallel] = [1, 2].map((threads) => prepare(workload, { threads }));
-    parallel.check();
+    await parallel.check();
     const compare = async (condition) => {
-      const [one, two] = inTurn([serial, parallel]);
+      const [one, two] = await inTurn([serial, parallel]);
       const ratio = median(two) / median(one);
       const cells = [one, two].flatMap((times) => [
         formatNumber(median(times)),
@@ -198,7 +198,7 @@ async function oversubscribed() {
   for (const workload of workloads) {
     const contestants = [CORES, 4 * CORES].map((threads) => prepare(workload, { threads }));
     const cells = async () => {
-      const [fair, many] = inTurn(contestants);
+      const [fair, many] = await inTurn(contestants);
       return [
         formatNumber(median(fair)),
         formatNumber(median(many)),

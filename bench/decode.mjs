@@ -33,7 +33,7 @@ export default async function run() {
 async function runOne(isa, workload, threads) {
   const bytes = cachedBytes(workload);
   const prepared = prepare(workload, { threads, coldBytes: coldBytes() });
-  prepared.check();
+  await prepared.check();
   const ceilings = new Ceilings(addon, threads);
   const timed = await time(`decode ${isa}`, prepared, bytes, () => ceilings.read(bytes));
   prepared.dispose();

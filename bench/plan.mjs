@@ -71,7 +71,7 @@ class Subject {
     for (const timed of this.timed) {
       const cold = timed.workload.phase === 'decode' ? coldBytes() : 0;
       const prepared = prepare(timed.workload, { ...options, coldBytes: cold });
-      prepared.check();
+      await prepared.check();
       const { seconds } = await measure(prepared, 1, null, BUDGET);
       prepared.dispose();
       timed.seconds = Math.min(timed.seconds, seconds);

@@ -46,7 +46,7 @@ export default async function run(filters) {
 async function runOne(isa, workload, threads) {
   const flops = usefulFlops(workload);
   const prepared = prepare(workload, { threads });
-  prepared.check();
+  await prepared.check();
   const ceilings = new Ceilings(addon, threads);
   const unit = ceilings.unitOf(workload);
   const name = `prefill ${isa} ${formatVariant(workload)}`;
@@ -81,7 +81,7 @@ function judge(share, gigaflops, target) {
 /** How many times faster than one thread, both run in turn. */
 async function measureScaling(workload, prepared, flops) {
   const single = prepare(workload, { threads: 1 });
-  const { share } = await measure(prepared, flops, () => flops / timeOf(single), {
+  const { share } = await measure(prepared, flops, async () => flops / (await timeOf(single)), {
     seconds: 2,
     minSamples: 7,
   });

@@ -40,7 +40,7 @@ export async function compareWithReference(
       dtype,
       precision,
     });
-    const longest = longestOfReference(at, MAX_CONTEXT[phase], scores);
+    const longest = await longestOfReference(at, MAX_CONTEXT[phase], scores);
     const shortest = isCurve ? MIN_CONTEXT : longest;
     for (let context = shortest; context <= longest; context *= 2) {
       comparisons.push(await compareOn(group.name, at(context), scores));
@@ -50,12 +50,12 @@ export async function compareWithReference(
 }
 
 /** The largest context that takes the reference a second, by what the shortest takes. */
-function longestOfReference(
+async function longestOfReference(
   at: (context: number) => Workload,
   maxContext: number,
   scores: ScoreOptions,
-): number {
-  const rate = usefulFlops(at(MIN_CONTEXT)) / timeReference(at(MIN_CONTEXT), scores);
+): Promise<number> {
+  const rate = usefulFlops(at(MIN_CONTEXT)) / (await timeReference(at(MIN_CONTEXT), scores));
   let context = MIN_CONTEXT;
   while (2 * context <= maxContext && usefulFlops(at(2 * context)) <= rate * MAX_REFERENCE_SECONDS) {
     context *= 2;
@@ -64,9 +64,9 @@ function longestOfReference(
 }
 
 async function compareOn(layer: string, workload: Workload, scores: ScoreOptions): Promise<Comparison> {
-  const reference = timeReference(workload, scores);
+  const reference = await timeReference(workload, scores);
   const prepared = prepare(workload, scores);
-  prepared.check();
+  await prepared.check();
   const native = await measure(prepared, 1, null, { seconds: 0.2, minSamples: 5 });
   prepared.dispose();
   return {
@@ -80,9 +80,9 @@ async function compareOn(layer: string, workload: Workload, scores: ScoreOptions
 }
 
 /** The faster of two runs: the compiler of JavaScript works during the first. */
-function timeReference(workload: Workload, scores: ScoreOptions): number {
+async function timeReference(workload: Workload, scores: ScoreOptions): Promise<number> {
   const prepared = prepare(workload, { ...scores, backend: 'reference' });
-  const seconds = Math.min(timeOf(prepared), timeOf(prepared));
+  const seconds = Math.min(await timeOf(prepared), await timeOf(prepared));
   prepared.dispose();
   return seconds;
 }

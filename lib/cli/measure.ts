@@ -2,7 +2,8 @@ import { setImmediate } from 'node:timers/promises';
 
 /** Something to time again and again. */
 export interface Repeatable {
-  run(): void;
+  /** Returns a promise of what takes long, so that an interrupt gets through. */
+  run(): unknown;
   /** Undoes a run; not timed. */
   rewind(): void;
 }
@@ -38,23 +39,21 @@ const MAX_RUNS = 32;
 export async function measure(
   work: Repeatable,
   amount: number,
-  ceiling: ((seconds: number) => number) | null,
+  ceiling: ((seconds: number) => number | Promise<number>) | null,
   budget: Budget,
 ): Promise<Measurement> {
   const times: number[] = [];
   const ceilings: number[] = [];
   const shares: number[] = [];
   const end = performance.now() + 1000 * budget.seconds;
-  let before = ceiling?.(FIRST_CEILING_SECONDS) ?? null;
+  let before = (await ceiling?.(FIRST_CEILING_SECONDS)) ?? null;
   let runs = 1;
   while (times.length < budget.minSamples || (performance.now() < end && times.length < MAX_SAMPLES)) {
-    // Lets an interrupt through.
-    await setImmediate();
-    const seconds = timeOf(work, runs);
+    const seconds = await timeOf(work, runs);
     times.push(seconds);
     runs = Math.min(MAX_RUNS, Math.max(1, Math.round(SAMPLE_SECONDS / seconds)));
     if (ceiling === null || before === null) continue;
-    const after = ceiling(runs * seconds);
+    const after = await ceiling(runs * seconds);
     shares.push(amount / seconds / ((before + after) / 2));
     ceilings.push(after);
     before = after;
@@ -68,11 +67,14 @@ export async function measure(
 }
 
 /** Seconds of a run, each of which is then undone: the mean of several in a row. */
-export function timeOf(work: Repeatable, runs = 1): number {
+export async function timeOf(work: Repeatable, runs = 1): Promise<number> {
+  // Lets an interrupt through.
+  await setImmediate();
   let milliseconds = 0;
   for (let n = 0; n < runs; n++) {
     const start = performance.now();
-    work.run();
+    const running = work.run();
+    if (running !== undefined) await running;
     milliseconds += performance.now() - start;
     work.rewind();
   }

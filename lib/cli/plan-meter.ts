@@ -95,7 +95,7 @@ export class LayerMeter {
     const isDecode = workload.phase === 'decode';
     const prepared = prepare(workload, { ...this.#options, coldBytes: isDecode ? coldBytes() : 0 });
     try {
-      if (best === null) prepared.check();
+      if (best === null) await prepared.check();
       const amount = isDecode ? cachedBytes(workload) : usefulFlops(workload);
       const measured = await measure(prepared, amount, this.#ceilingOf(workload), BUDGET);
       if (best === null || measured.seconds < best.seconds) timed.best = measured;

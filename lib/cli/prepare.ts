@@ -1,4 +1,4 @@
-import { attention } from '../attention.ts';
+import { attention, attentionAsync } from '../attention.ts';
 import type { BackendChoice } from '../backend.ts';
 import { compareAttention } from '../compare-attention.ts';
 import type { DType } from '../dtype.ts';
@@ -22,8 +22,8 @@ export interface ScoreOptions {
 
 /** A workload with its random inputs, ready to be timed. */
 export interface Prepared extends Repeatable {
-  /** Runs once and holds sampled queries and heads against the oracle. @throws UsageError where they differ */
-  check(): void;
+  /** Runs once and holds sampled queries and heads against the oracle. Rejects with a UsageError where they differ. */
+  check(): Promise<void>;
   dispose(): void;
 }
 
@@ -34,6 +34,8 @@ export interface PrepareOptions extends ScoreOptions {
   readonly threads?: number;
   /** Decode goes through caches of so many bytes in turn, so that their data are cold. Default: one cache. */
   readonly coldBytes?: number;
+  /** Whether prefill runs off the event loop: what takes long is not to hold it up. */
+  readonly yields?: boolean;
 }
 
 /** Beyond this number of caches in turn, making them takes longer than reading them. */
@@ -53,13 +55,13 @@ export function prepare(workload: Workload, options: PrepareOptions = {}): Prepa
     out: Tensor.empty([1, numHeads, qLen, valueDim], { dtype: inputDType(dtype) }),
     cacheDType: dtype,
   };
-  const { backend, threads, coldBytes = 0, ...scores } = options;
+  const { backend, threads, coldBytes = 0, yields = false, ...scores } = options;
   const windowed = workload.window < kvLen ? { window: { left: workload.window - 1 } } : {};
   const attentionOptions = { ...scores, ...windowed, causal: workload.causal, precision };
   const check = () => checkSamples(phase === 'prefill' ? inputs : asCached(inputs), attentionOptions);
   const runOptions = { ...attentionOptions, backend, threads };
-  if (phase === 'prefill') return preparePrefill(inputs, runOptions, check);
-  if (phase === 'chunked') return prepareChunked(inputs, runOptions, check);
+  if (phase === 'prefill') return preparePrefill(inputs, runOptions, yields, check);
+  if (phase === 'chunked') return prepareChunked(inputs, runOptions, yields, check);
   const numCaches = Math.min(MAX_CACHES, Math.max(1, Math.ceil(coldBytes / cachedBytes(workload))));
   return prepareDecode(inputs, runOptions, numCaches, check);
 }
@@ -81,20 +83,31 @@ function asCached({ q, k, v, out, cacheDType }: Inputs): Inputs {
   return { q, k: held(k), v: held(v), out };
 }
 
-function preparePrefill({ q, k, v, out }: Inputs, options: AttentionOptions, check: () => void): Prepared {
-  const run = (): void => void attention(q, k, v, { ...options, out });
+function preparePrefill(
+  { q, k, v, out }: Inputs,
+  options: AttentionOptions,
+  yields: boolean,
+  check: () => void,
+): Prepared {
+  const runSync = (): void => void attention(q, k, v, { ...options, out });
+  const run = yields ? () => attentionAsync(q, k, v, { ...options, out }) : runSync;
   return {
     run,
     rewind: () => {},
-    check: () => {
-      run();
+    check: async () => {
+      await run();
       check();
     },
     dispose: () => {},
   };
 }
 
-function prepareChunked(inputs: Inputs, options: AttentionOptions, check: () => void): Prepared {
+function prepareChunked(
+  inputs: Inputs,
+  options: AttentionOptions,
+  yields: boolean,
+  check: () => void,
+): Prepared {
   const context = inputs.q.shape[2];
   const cache = makeCache(inputs, options);
   const steps: Inputs[] = [];
@@ -103,15 +116,19 @@ function prepareChunked(inputs: Inputs, options: AttentionOptions, check: () => 
     const part = (x: Tensor): Tensor => x.slice(2, begin, end);
     steps.push({ q: part(inputs.q), k: part(inputs.k), v: part(inputs.v), out: part(inputs.out) });
   }
-  const run = (): void => {
+  const runSync = (): void => {
     for (const { q, k, v, out } of steps) cache.step(q, k, v, { ...options, out });
   };
+  const runAsync = async (): Promise<void> => {
+    for (const { q, k, v, out } of steps) await cache.stepAsync(q, k, v, { ...options, out });
+  };
+  const run = yields ? runAsync : runSync;
   const rewind = (): void => void cache.truncate(0);
   return {
     run,
     rewind,
-    check: () => {
-      run();
+    check: async () => {
+      await run();
       rewind();
       check();
     },
@@ -140,8 +157,8 @@ function prepareDecode(
   return {
     run,
     rewind,
-    check: () => {
-      run();
+    check: async () => {
+      await run();
       rewind();
       check();
     },

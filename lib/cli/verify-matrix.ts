@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { type AttentionResult, attention } from '../attention.ts';
 import { backendInfo } from '../backend-info.ts';
 import { judge, measure, type Yardstick } from '../compare-attention.ts';
@@ -99,7 +100,7 @@ function stripes(qLen: number, kvLen: number): Tensor {
 }
 
 /** Every shape with every feature and dtype, through `attention` and through a KVCache, on each ISA of the machine. */
-export function verifyMachine(progress: ProgressBar, shapes = SHAPES): MatrixReport {
+export async function verifyMachine(progress: ProgressBar, shapes = SHAPES): Promise<MatrixReport> {
   const { backend, reason } = backendInfo();
   const addon = loadAddon();
   const isas = addon instanceof Error || backend === 'reference' ? ['typescript'] : addon.isas();
@@ -112,6 +113,8 @@ export function verifyMachine(progress: ProgressBar, shapes = SHAPES): MatrixRep
       for (const [feature, optionsOf] of FEATURES) {
         for (const dtype of DTYPES) {
           progress.show(done++, total, `${feature}, ${dtype}`);
+          // Lets an interrupt through.
+          await setImmediate();
           const problem = new Problem(shape, feature, optionsOf(shape), dtype);
           for (const isa of isas) {
             if (!(addon instanceof Error) && backend === 'native') addon.selectIsa(isa);

@@ -27,29 +27,31 @@ test('a bad argument is one line and exit code 1', () => {
   });
 });
 
-test('an interrupt ends a running bench with exit code 130, nothing on stdout and no file', async () => {
-  const page = join(tmpdir(), `node-sdpa-interrupted-${process.pid}.html`);
+const page = join(tmpdir(), `node-sdpa-interrupted-${process.pid}.html`);
+
+test.each<[string, string[]]>([
+  ['bench', ['bench', '--model', 'minimind2-small', '--context', '64', '--html', page]],
+  // Runs of seconds: nobody waits for them.
+  ['bench of long runs', ['bench', '--model', 'llama3-8b', '--context', '16384', '--html', page]],
+  ['verify', ['verify', '--json', page]],
+])('an interrupt ends a running %s with exit code 130, nothing on stdout and no file', async (_, argv) => {
   // In the midst of it, which takes seconds. On a busy machine a process may take as long to begin: it is then ended by
   // the signal itself, without a code.
   for (const delay of [1000, 4000, 16_000]) {
-    const child = spawn(process.execPath, [
-      program,
-      'bench',
-      '--model',
-      'minimind2-small',
-      '--context',
-      '64',
-      '--html',
-      page,
-    ]);
+    const child = spawn(process.execPath, [program, ...argv]);
     let stdout = '';
     child.stdout.on('data', (text) => {
       stdout += text;
     });
-    setTimeout(() => child.kill('SIGINT'), delay);
+    let sent = 0;
+    setTimeout(() => {
+      sent = performance.now();
+      child.kill('SIGINT');
+    }, delay);
     const [code, signal] = await once(child, 'exit');
     if (signal === 'SIGINT') continue;
     expect({ code, stdout }).toEqual({ code: 130, stdout: '' });
+    expect(performance.now() - sent).toBeLessThan(5000);
     expect(existsSync(page)).toBe(false);
     return;
   }

@@ -17,7 +17,7 @@ const workload = (phase: Phase, window = Infinity): Workload => ({
 });
 
 describe('prepare', () => {
-  test.each(phases)('%s: the result is right, run after run', (phase) => {
+  test.each(phases)('%s: the result is right, run after run', async (phase) => {
     const scores = {
       scale: 0.3,
       softcap: 5,
@@ -30,17 +30,17 @@ describe('prepare', () => {
         prepared.run();
         prepared.rewind();
       }
-      prepared.check();
+      await prepared.check();
       prepared.dispose();
     }
   });
 });
 
-test.each(phases)('%s: every dtype and precision is right to its own measure', (phase) => {
+test.each(phases)('%s: every dtype and precision is right to its own measure', async (phase) => {
   for (const dtype of ['float32', 'float16', 'bfloat16'] as const) {
     for (const precision of ['highest', 'high', 'medium'] as const) {
       const prepared = prepare({ ...workload(phase), dtype, precision });
-      prepared.check();
+      await prepared.check();
       prepared.dispose();
     }
   }

@@ -328,8 +328,8 @@ describe('without files', () => {
   afterEach(() => vi.restoreAllMocks());
   const quiet = new ProgressBar({ write: () => {} });
 
-  test('every ISA, dtype and path', () => {
-    const report = verifyMachine(quiet, [SHAPES[1], SHAPES[8]]);
+  test('every ISA, dtype and path', async () => {
+    const report = await verifyMachine(quiet, [SHAPES[1], SHAPES[8]]);
     expect(report.pass).toBe(true);
     const addon = loadAddon();
     const isas = addon instanceof Error ? ['typescript'] : addon.isas();
