@@ -50,11 +50,15 @@ async function runCommand(
     return await command.run(argv, streams);
   } catch (error) {
     if (!isExpected(error)) throw error;
-    // The library's messages begin with the caller's name, which here is the command's.
-    const message = (error as Error).message.replaceAll('\n', ' ');
-    streams.stderr.write(`node-sdpa ${message.startsWith(`${name}: `) ? '' : `${name}: `}${message}\n`);
+    streams.stderr.write(`node-sdpa ${name}: ${inOneLine((error as Error).message, name)}\n`);
     return 1;
   }
+}
+
+/** Without the command's own name before it, and without what a terminal would obey: a file's bytes may be in it. */
+function inOneLine(message: string, name: string): string {
+  const own = `${name}: `;
+  return (message.startsWith(own) ? message.slice(own.length) : message).replaceAll(/\p{Cc}/gu, ' ');
 }
 
 /** Errors that tell the user something; others are our own mistakes and keep their stack. */

@@ -69,8 +69,11 @@ export class TensorFiles {
         ? await this.#readNpy(name, path, file)
         : await this.#readSafetensors(name, path, entry, file);
     } catch (error) {
-      if (!(error instanceof SdpaError)) throw error;
-      throw new UsageError(`--${name} ${text}: ${error.message.replace(/^[\w.]+: /, '')}`);
+      if (error instanceof SdpaError)
+        throw new UsageError(`--${name} ${text}: ${error.message.replace(/^[\w.]+: /, '')}`);
+      // Of the system: a directory, a disk that fails.
+      if (isSystemError(error)) throw unreadable(name, path, error);
+      throw error;
     } finally {
       await file.close();
     }
@@ -122,10 +125,10 @@ export class TensorFiles {
 
 const INTEGER_OPTIONS = ['kv-lengths', 'cu-seqlens-q', 'cu-seqlens-k'];
 
-/** What to read in place of a type that no Tensor holds. A mask of integers stays one: as float it would seem a bias. */
+/** What to read a type as that no Tensor holds. @throws UsageError for a mask, of which numbers would be a guess */
 function wanted(name: string, error: Error): 'int32' | 'float32' {
-  const isMask = name === 'mask' && !error.message.includes('float64');
-  return isMask || INTEGER_OPTIONS.includes(name) ? 'int32' : 'float32';
+  if (name === 'mask') throw new UsageError(`--mask must hold bool or uint8; ${reasonOf(error)}`);
+  return INTEGER_OPTIONS.includes(name) ? 'int32' : 'float32';
 }
 
 function reasonOf(error: Error): string {
@@ -145,9 +148,14 @@ async function openFile(name: string, path: string): Promise<FileHandle> {
   try {
     return await open(path);
   } catch (error) {
-    throw new UsageError(`--${name} ${path} cannot be read: ${(error as Error).message}`);
+    throw unreadable(name, path, error as Error);
   }
 }
+
+const isSystemError = (error: unknown): error is Error => error instanceof Error && 'syscall' in error;
+
+const unreadable = (name: string, path: string, { message }: Error): UsageError =>
+  new UsageError(`--${name} ${path} cannot be read: ${message}`);
 
 /** [B, H, L, D] of a tensor that is laid out so, or as [B, L, H, D] ('blhd'); rank 3 gets B = 1. */
 export function asHeads(name: string, x: Tensor, layout: 'bhld' | 'blhd', isRagged: boolean): Tensor {

@@ -73,8 +73,9 @@ function formatHistogram(all: readonly UlpBucket[]): string[] {
 
 function formatWorst({ index, got, want, error, visibleKeys, kvLen, heaviest }: WorstRow): string[] {
   const names = index.length === 4 ? ['batch', 'head', 'query', 'channel'] : ['head', 'query', 'channel'];
+  const off = Number.isFinite(error) ? ` (off by ${formatNumber(error)})` : '';
   const lines = [
-    `${names.map((name, i) => `${name} ${index[i]}`).join(', ')}: ${got}, should be ${want} (off by ${formatNumber(error)})`,
+    `${names.map((name, i) => `${name} ${index[i]}`).join(', ')}: ${got}, should be ${want}${off}`,
   ];
   if (visibleKeys === null) return lines;
   if (visibleKeys === 0) return [...lines, 'the query sees no key: its row must be 0'];

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, test, vi } from 'vitest';
@@ -308,6 +308,7 @@ describe('a wrong output is explained', () => {
     const { code, stdout } = await run(...given, '--expected', save('out', out));
     expect(code).toBe(2);
     expect(stdout).toContain('not finite');
+    expect(stdout).toMatch(/channel 5: NaN, should be -?[\d.]+$/m);
   });
 
   test('a wrong lse', async () => {
@@ -348,17 +349,17 @@ describe('without files', () => {
 describe('refuses, in one line, writing nothing', () => {
   const broken = path('broken.npy');
   writeFileSync(broken, 'not an array');
-  const tokens = new BigInt64Array(KV_LEN).fill(1n); // attention_mask of a tokenizer
-  const header = Buffer.from(writeNpy(Tensor.zeros([KV_LEN])))
-    .subarray(0, 128)
-    .toString('latin1');
-  const wide = Buffer.from(header.replace('<f4', '<i8'), 'latin1');
-  writeFileSync(path('tokens.npy'), Buffer.concat([wide, Buffer.from(tokens.buffer)]));
+  const directory = path('directory.npy');
+  mkdirSync(directory);
+  const wideMask = path('wide-mask.npy');
+  const header = "{'descr': '<i8', 'fortran_order': False, 'shape': (1,), }".padEnd(117);
+  writeFileSync(wideMask, `\x93NUMPY\x01\0\x76\0${header}\n${'\x01'.padEnd(8, '\0')}`, 'latin1');
   test.each<[string[], RegExp]>([
     [['--q', 'q.npy'], /--q needs --q, --k and --v; --k, --v missing/],
     [['--causal'], /--causal needs --q, --k and --v/],
     [[...given.slice(0, 4), '--v', path('none.npy')], /--v .*none\.npy cannot be read: ENOENT/],
     [[...given.slice(0, 4), '--v', broken], /--v .*broken\.npy: /],
+    [[...given.slice(0, 4), '--v', directory], /--v .*directory\.npy cannot be read: EISDIR/],
     [[...given.slice(0, 4), '--v', 'v.pt'], /--v must be a \.npy or \.safetensors file; got 'v\.pt'/],
     [[...given, '--expected', save('k', k)], /--expected has the shape \[2, 2, 19, 16\]/],
     [[...given, '--lse', save('k', k)], /--lse needs --expected/],
@@ -367,9 +368,9 @@ describe('refuses, in one line, writing nothing', () => {
     [[...given, '--sink-tokens', '1'], /--sink-tokens needs --window/],
     [[...given, '--scale', 'x'], /--scale must be a number; got 'x'/],
     [[...given, '--layout', 'bdhl'], /--layout must be bhld or blhd/],
-    [[...given, '--mask', save('bias', bias)], /^node-sdpa verify: mask must be bool/],
-    [[...given, '--mask', path('tokens.npy')], /mask must be bool; got int32; give it the dtype 'bool'/],
+    [[...given, '--mask', save('bias', bias)], /^node-sdpa verify: mask must be bool; got float32/],
     [[...given, '--softcap', '-1'], /^node-sdpa verify: softcap must be positive/],
+    [[...given, '--mask', wideMask], /--mask must hold bool or uint8; the file has int64/],
     [[...given, '--sinks', save('k', k)], /sinks/],
     [[...given, '--casual'], /did you mean --causal/],
     [[...given.slice(0, 4), '--v', save('lengths', lengths)], /--v must be float32, float16 or bfloat16/],
