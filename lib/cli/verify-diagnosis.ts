@@ -33,10 +33,54 @@ export function diagnose(right: Computation, claimed: Tensor, yardstick: Yardsti
   const singles = HYPOTHESES.flatMap((mistake) => tryMistake(right, [], mistake, claimed, yardstick));
   const best = nearest(singles);
   if (best !== undefined && isExplained(best, claimed)) return conclude(best, before, true);
+  const swapped = diagnoseLayout(claimed, before, yardstick);
+  if (swapped !== null) return swapped;
   const pairs = workOf(right) > PAIR_WORK ? [] : tryPairs(singles, claimed, yardstick);
   const bestPair = nearest(pairs);
   if (bestPair !== undefined && isExplained(bestPair, claimed)) return conclude(bestPair, before, true);
+  const coarse = diagnosePrecision(right, claimed, before);
+  if (coarse !== null) return coarse;
   if (best !== undefined && best.distance * MUCH_NEARER < before) return conclude(best, before, false);
+  return null;
+}
+
+/** The right numbers, heads and queries exchanged: a reshape in place of a transposition. */
+function diagnoseLayout(claimed: Tensor, before: number, yardstick: Yardstick): Diagnosis | null {
+  const [dim, qLen, numHeads, ...batch] = [...claimed.shape].reverse();
+  const axis = claimed.rank - 3;
+  const out = claimed
+    .contiguous()
+    .reshape([...batch, qLen, numHeads, dim])
+    .transpose(axis, axis + 1)
+    .contiguous();
+  if (!judge(yardstick, { out, lse: null }, 'expected').pass) return null;
+  const mistake = {
+    text: 'written as [B, L, H, D]: head h of query i stands where i and h are exchanged',
+    remedy: 'transpose the axes back; reshape alone does not move the numbers',
+  };
+  const after = distanceOf(out, yardstick.want.out, yardstick);
+  return { mistakes: [mistake], fits: true, before, after };
+}
+
+/** Precisions below that of float32, and how an output of them is verified. */
+const LOWER = [
+  { precision: 'high', text: 'in the precision of TF32 or float16' },
+  { precision: 'medium', text: 'in the precision of bfloat16' },
+] as const;
+
+/** Right, but multiplied or rounded as fewer digits than float32 has allow. */
+function diagnosePrecision(
+  { q, k, v, options }: Computation,
+  claimed: Tensor,
+  before: number,
+): Diagnosis | null {
+  if (q.dtype !== 'float32') return null;
+  for (const { precision, text } of LOWER) {
+    const problem = describeAttention('verify', q, k, v, { ...options, precision });
+    if (!judge(measure(problem), { out: claimed, lse: null }, 'expected').pass) continue;
+    const remedy = `compute and write it in float32, or verify with --precision ${precision}`;
+    return { mistakes: [{ text, remedy }], fits: true, before, after: before };
+  }
   return null;
 }
 

@@ -188,16 +188,7 @@ export const HYPOTHESES: readonly Hypothesis[] = [
         ? null
         : withOptions(right, { causal: true, queryOffset: 0 }),
   },
-  {
-    text: 'with queries one position too early: a query does not see its own key',
-    remedy: 'let query i see key j where j <= queryOffset + i',
-    apply: (right) => moved(right, (offset) => offset - 1),
-  },
-  {
-    text: 'with queries one position too late: a query sees the key after its own',
-    remedy: 'let query i see key j where j <= queryOffset + i',
-    apply: (right) => moved(right, (offset) => offset + 1),
-  },
+  // Before the positions: of a single query both may give the same.
   {
     text: 'with a window one key wider on the left',
     remedy: "a model's sliding_window N is { left: N - 1 }: the query itself counts",
@@ -218,7 +209,25 @@ export const HYPOTHESES: readonly Hypothesis[] = [
     remedy: 'right counts keys after the query',
     apply: (right) => windowed(right, 0, -1),
   },
+  {
+    text: 'with queries one position too early: a query does not see its own key',
+    remedy: 'let query i see key j where j <= queryOffset + i',
+    apply: (right) => moved(right, (offset) => offset - 1),
+  },
+  {
+    text: 'with queries one position too late: a query sees the key after its own',
+    remedy: 'let query i see key j where j <= queryOffset + i',
+    apply: (right) => moved(right, (offset) => offset + 1),
+  },
   { text: 'without the window', remedy: 'apply it, or verify without --window', apply: without('window') },
+  {
+    text: 'without the sink tokens of the window',
+    remedy: 'keep the first tokens visible, or verify without --sink-tokens',
+    apply: (right) => {
+      const { window } = right.options;
+      return window?.sinkTokens ? withOptions(right, { window: { ...window, sinkTokens: 0 } }) : null;
+    },
+  },
   {
     text: 'with kv heads tiled: query head h reads kv head h % numKvHeads',
     remedy: 'repeat each kv head groupSize times in a row: head h reads kv head floor(h / groupSize)',
@@ -265,6 +274,11 @@ export const HYPOTHESES: readonly Hypothesis[] = [
       const offsets = queryOffset ?? kvLengths.map((length) => length - right.q.shape[2]);
       return withOptions(right, { kvLengths: null, queryOffset: offsets });
     },
+  },
+  {
+    text: 'without kvLengths: padding counts, and the last query stands at the last key',
+    remedy: 'mask the padding, and count positions from the length of each sequence',
+    apply: without('kvLengths'),
   },
   {
     text: 'with k and v exchanged',
