@@ -3,13 +3,7 @@ import type { BenchReport } from './bench-run.ts';
 import { median } from './measure.ts';
 import type { PeerReport } from './onnx/peers.ts';
 import { formatNumber, formatShare, formatTable } from './table.ts';
-import { CHUNK, formatHeads, type LayerGroup, type Phase } from './workloads.ts';
-
-export const PHASE_NAMES: Readonly<Record<Phase, string>> = {
-  prefill: 'prefill',
-  chunked: `prefill by ${CHUNK}`,
-  decode: 'decode',
-};
+import { CHUNK, formatHeads, type LayerGroup } from './workloads.ts';
 
 /** Figures in rows; the first `numLabels` columns are words. */
 export interface FigureTable {
@@ -94,11 +88,13 @@ export function describeGroup({ count, name, shape, decodeShape }: LayerGroup): 
 function layerTable({ rows, productUnit }: BenchReport): FigureTable {
   const share = productUnit === 'tile' ? 'of tiles' : 'of FMA';
   return {
-    title: 'One layer',
-    head: ['layer', 'phase', 'context', 'ms', 'tokens/s', 'GFLOP/s', share, 'K+V GB/s', 'of read'],
+    title: rows.some(({ phase }) => phase === 'chunked')
+      ? `One layer; chunked: prefill by ${CHUNK} tokens`
+      : 'One layer',
+    head: ['layer', 'phase', 'context', 'ms', 'tokens/s', 'GFLOP/s', share, 'GB/s', 'of read'],
     rows: rows.map((row) => [
       row.layer,
-      PHASE_NAMES[row.phase],
+      row.phase,
       String(row.context),
       formatNumber(row.milliseconds),
       formatNumber(row.tokensPerSecond),
@@ -117,7 +113,7 @@ function totalsTable({ layers, totals }: BenchReport): FigureTable {
     title: `All ${numLayers} attention layers, one after the other; projections and MLPs are not counted`,
     head: ['phase', 'context', 'ms', 'tokens/s'],
     rows: totals.map(({ phase, context, milliseconds, tokensPerSecond }) => [
-      PHASE_NAMES[phase],
+      phase,
       String(context),
       formatNumber(milliseconds),
       formatNumber(tokensPerSecond),
@@ -132,7 +128,7 @@ function comparisonTable({ reference }: BenchReport): FigureTable {
     head: ['layer', 'phase', 'context', 'native ms', 'reference ms', 'ratio'],
     rows: reference.map((row) => [
       row.layer,
-      PHASE_NAMES[row.phase],
+      row.phase,
       String(row.context),
       formatNumber(row.nativeMilliseconds),
       formatNumber(row.referenceMilliseconds),

@@ -14,6 +14,7 @@ import {
   readPrecision,
 } from './model-arguments.ts';
 import { checkWritable, isSameFile, type ReportFiles, writeReport } from './output-file.ts';
+import { CHUNK } from './workloads.ts';
 
 const DEFAULT_CONTEXTS = [512, 2048, 8192];
 /** Curves want more points. */
@@ -25,8 +26,8 @@ export const bench: Command = {
   help: `node-sdpa bench [--model NAME | --config FILE] [--context N,N] [--dtype NAME] [--precision NAME] [--threads N]
                 [--json FILE] [--html FILE]
 
-Times the attention layers of a model on random data: the whole prompt at once (prefill), the prompt in chunks through
-a KVCache (chunked), and one more token against a cache of N tokens (decode). Every result is checked against the
+Times the attention layers of a model on random data: the whole prompt at once (prefill), the prompt in chunks of
+${CHUNK} tokens through a KVCache (chunked), and one more token against a cache of N tokens (decode). Every result is checked against the
 float64 oracle first. The ceilings of this machine are measured between the runs: of prefill, its fused multiply-adds
 ('of FMA'), or, where it has instructions for bfloat16 and the products are of that type, those ('of tiles'); of decode,
 a plain read of as many bytes ('of read').

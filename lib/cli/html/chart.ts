@@ -56,6 +56,8 @@ const BOTTOM = 38;
 const RIGHT = 12;
 /** Of a letter of a label, on average. */
 const LETTER = 7;
+/** Of a line of them. */
+const LABEL_HEIGHT = 16;
 /** Room on the right for labels of series that end there. */
 const MAX_GUTTER = 130;
 
@@ -83,7 +85,7 @@ export function drawChart(chart: Chart): Markup {
     drawAxes(frame),
     (chart.roofs ?? []).map((roof) => drawRoof(frame, roof)),
     chart.series.map((series) => drawSeries(frame, series)),
-    (chart.roofs ?? []).map((roof) => drawRoofLabel(frame, roof)),
+    (chart.roofs ?? []).map((roof) => drawRoofLabel(frame, roof, chart.roofs ?? [])),
     drawLabels(frame),
   ]);
 }
@@ -158,15 +160,23 @@ function drawRoof({ x, y }: Frame, { path }: Roof): Markup {
 `;
 }
 
-/** Along a slope from its middle; above a flat roof where a slope that goes on from its beginning has risen above letters. */
-function drawRoofLabel({ x, y }: Frame, { label, path, labelAt }: Roof): Markup {
+/**
+ * Along a slope from its middle; above a flat roof where a slope that goes on from its beginning has risen above letters, or
+ * below it where another flat roof is as near as letters are high.
+ */
+function drawRoofLabel({ x, y }: Frame, { label, path, labelAt }: Roof, roofs: readonly Roof[]): Markup {
   const [from, to] = path.slice(labelAt, labelAt + 2).map((place) => ({ x: x(place.x), y: y(place.y) }));
   const { x: begin, y: height } = path[labelAt];
   const clear = (18 * (x(2 * begin) - x(begin))) / (y(height) - y(2 * height));
   const angle = round((Math.atan2(to.y - from.y, to.x - from.x) * 180) / Math.PI);
+  const isCrowded = roofs.some(({ label: name, path: other }) => {
+    const isFlat = other.every((place) => place.y === other[0].y);
+    const above = from.y - y(other[0].y);
+    return isFlat && (above > 0 || (above === 0 && name < label)) && above < LABEL_HEIGHT;
+  });
   const [left, bottom, anchor] =
     angle === 0
-      ? [from.x + clear, from.y - 5, 'start']
+      ? [from.x + clear, isCrowded ? from.y + 13 : from.y - 5, 'start']
       : [(from.x + to.x) / 2 - 4, (from.y + to.y) / 2 - 5, 'middle'];
   const turned = `rotate(${angle} ${round(left)} ${round(bottom)})`;
   return markup`<text class="label quiet" x="${round(left)}" y="${round(bottom)}" text-anchor="${anchor}" transform="${turned}">${label}</text>

@@ -1,6 +1,5 @@
-import { PHASE_NAMES } from '../bench-report.ts';
 import type { BenchReport, BenchTotal } from '../bench-run.ts';
-import type { Phase } from '../workloads.ts';
+import { CHUNK, type Phase } from '../workloads.ts';
 import { type Axis, drawChart, type Point, type Series } from './chart.ts';
 import { formatGrouped, formatTick, formatTokens } from './format.ts';
 import { logScale } from './scale.ts';
@@ -18,10 +17,13 @@ export function ratesSection(report: BenchReport, phase: 'prefill' | 'decode'): 
     title: isDecode ? 'Decode: one token after the other' : 'Prefill: the whole prompt',
     lead: isDecode
       ? 'A step computes one new token against a cache that holds so many, data cold. It reads every key and value once, so it waits for memory: a cache half as large takes half the time.'
-      : 'A prompt compares every token with every earlier one. Its time grows with the square of its length, and no faster memory helps: it waits for arithmetic.',
+      : `A prompt compares every token with every ${isCausal(report) ? 'earlier' : 'other'} one. Its time grows with the square of its length, and no faster memory helps: it waits for arithmetic.`,
     figures: [timeFigure(report, phase), tokensFigure(report, phase)],
   };
 }
+
+/** Only a causal model is prefilled in chunks, and decodes. */
+export const isCausal = ({ totals }: BenchReport): boolean => totals.some(({ phase }) => phase === 'decode');
 
 function contextAxis(points: readonly Point[]): Axis {
   return {
@@ -77,7 +79,7 @@ function timeSeries(report: BenchReport, phase: Phase): Series[] {
   const native = report.layers.map((group, i): Series => {
     const rows = report.rows.filter((row) => row.phase === phase && row.layer === group.name);
     return {
-      label: report.layers.length === 1 ? 'native' : group.name,
+      label: report.layers.length === 1 ? report.machine.backend : group.name,
       tone: layerTone(i),
       points: rows.map((row) => point(row.context, row.milliseconds, `${group.name} layer`, 'ms')),
     };
@@ -109,7 +111,7 @@ function tokensFigure(report: BenchReport, phase: 'prefill' | 'decode'): Figure 
   const text =
     phase === 'decode'
       ? 'Higher is better. Attention alone would let the model write so many tokens a second; projections and MLPs come on top, and they do not depend on the context.'
-      : 'Higher is better. The prompt at once, or in chunks through a cache, as a server does that answers others in between.';
+      : `Higher is better.${isCausal(report) ? ` The prompt at once, or in chunks of ${CHUNK} tokens through a cache, as a server does that answers others in between.` : ''}`;
   return {
     title,
     drawing: drawChart({
@@ -128,11 +130,11 @@ function tokenSeries(report: BenchReport, phase: 'prefill' | 'decode'): Series[]
   const of = (rows: readonly BenchTotal[], name: string): Point[] =>
     rows.map((row) => point(row.context, row.tokensPerSecond, name, 'tokens/s'));
   const totals = (wanted: Phase) => report.totals.filter((row) => row.phase === wanted);
-  const series: Series[] = [{ label: 'native', tone: 0, points: of(totals(phase), PHASE_NAMES[phase]) }];
+  const series: Series[] = [{ label: report.machine.backend, tone: 0, points: of(totals(phase), phase) }];
   const chunked = totals('chunked');
   if (phase === 'prefill' && chunked.length > 0) {
     series[0] = { ...series[0], label: 'at once' };
-    series.push({ label: 'chunked', tone: CHUNKED_TONE, points: of(chunked, PHASE_NAMES.chunked) });
+    series.push({ label: 'chunked', tone: CHUNKED_TONE, points: of(chunked, 'chunked') });
   }
   const reference = referenceTotals(report, phase);
   if (reference.length > 0)

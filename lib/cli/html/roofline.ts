@@ -1,11 +1,11 @@
 import { bytesPerElement } from '../../dtype.ts';
 import type { CeilingRates } from '../bench-page.ts';
-import { PHASE_NAMES } from '../bench-report.ts';
 import type { BenchReport, BenchRow } from '../bench-run.ts';
 import { formatShare } from '../table.ts';
 import { inputDType, type LayerGroup, type Phase } from '../workloads.ts';
 import { type Axis, drawChart, type Point, type Roof, type Series } from './chart.ts';
 import { formatGrouped, formatTick, formatTokens } from './format.ts';
+import { isCausal } from './rates.ts';
 import { linearScale, logScale } from './scale.ts';
 import type { Figure, Section } from './section.ts';
 
@@ -16,7 +16,7 @@ export function rooflineSection(report: BenchReport): Section {
   return {
     id: 'roofline',
     title: 'How near to what the machine can do',
-    lead: 'Work that does little with each byte waits for memory, work that does much with it for arithmetic. Attention is both: decode on the slope, prefill below the flat roof.',
+    lead: `Work that does little with each byte waits for memory, work that does much with it for arithmetic. ${isCausal(report) ? 'Attention is both: decode on the slope, prefill below the flat roof.' : 'Attention over a whole prompt does much.'}`,
     figures: [rooflineFigure(report), ...sharesFigure(report)],
   };
 }
@@ -47,7 +47,13 @@ function rooflineFigure(report: BenchReport): Figure {
   const ridges = ceilings === null ? [] : peaks.map((peak) => peak / ceilings.read);
   const x = axis(
     'operations a byte, logarithmic',
-    [...points.map((each) => each.x), ...ridges, Math.min(...points.map((each) => each.x)) / 2],
+    // Room for a slope as long as its name.
+    [
+      ...points.map((each) => each.x),
+      ...ridges.map((ridge) => ridge / 4),
+      ...ridges,
+      Math.min(...points.map((each) => each.x)) / 2,
+    ],
     7,
   );
   const y = axis(
@@ -62,9 +68,9 @@ function rooflineFigure(report: BenchReport): Figure {
       id: 'roofline-chart',
       title,
       description: series
-        .map(({ points: [first], points: all }, i) => {
+        .map(({ label, points: [first], points: all }) => {
           const last = all[all.length - 1];
-          return `${Object.values(PHASE_NAMES)[i]}: ${first.title}; ${last.title}.`;
+          return `${label}: ${first.title}; ${last.title}.`;
         })
         .join(' '),
       x,
@@ -73,13 +79,13 @@ function rooflineFigure(report: BenchReport): Figure {
       roofs: ceilings === null ? [] : roofsOf(ceilings, x.scale.domain, y.scale.domain),
     }),
     legend: series.map(({ tone, label }) => ({ tone, name: label })),
-    text: explain(ceilings),
+    text: explain(ceilings, isCausal(report)),
   };
 }
 
-function explain(ceilings: CeilingRates | null): string {
-  const points =
-    'Each point is a phase at a context. Prefill moves to the right as the prompt grows; decode stays where the number of query heads to a key head, and the dtype, put it.';
+function explain(ceilings: CeilingRates | null, decodes: boolean): string {
+  const decode = '; decode stays where the number of query heads to a key head, and the dtype, put it';
+  const points = `Each point is a phase at a context. Prefill moves to the right as the prompt grows${decodes ? decode : ''}.`;
   if (ceilings === null) return `${points} The ceilings were not measured: that needs the native addon.`;
   return `${points} The slope is a plain read of memory, a flat line is arithmetic in registers, the best seen of each in this run; what is between a point and the roof above it could still be gained.${ceilings.tile === null ? '' : ' Tiles are of bfloat16: float32 passes the roof of FMA only where it is cut into several of them.'}`;
 }
@@ -93,10 +99,10 @@ function phaseSeries({ rows, layers, dtype }: BenchReport, phase: Phase): Series
     .filter((row) => row.phase === phase)
     .map((row): Point => {
       const group = layers.find(({ name }) => name === row.layer) as LayerGroup;
-      const title = `${row.layer} layer, ${PHASE_NAMES[phase]}, ${row.context} tokens: ${formatGrouped(row.gflopsPerSecond)} GFLOP/s`;
+      const title = `${row.layer} layer, ${phase}, ${row.context} tokens: ${formatGrouped(row.gflopsPerSecond)} GFLOP/s`;
       return { x: intensity(row, group, { dtype }), y: row.gflopsPerSecond, title };
     });
-  return { label: PHASE_NAMES[phase], tone: TONES[phase], points, line: 'none' };
+  return { label: phase, tone: TONES[phase], points, line: 'none' };
 }
 
 type Domain = readonly [number, number];
@@ -172,7 +178,7 @@ function sharesFigure(report: BenchReport): Figure[] {
         series: drawn.map((each) => ({ ...each, label: drawn.length > 2 ? '' : each.label })),
       }),
       legend: drawn.length > 2 ? drawn.map(({ tone, label }) => ({ tone, name: label })) : [],
-      text: `Of prefill: of ${unit}. Of decode: of a plain read of as many bytes. Each ceiling was measured right before and after the run beside it, as machines change their pace. Short contexts have a part of their time beside the arithmetic. Above 100% the machine was faster during the run than beside it.`,
+      text: `Of prefill: of ${unit}.${isCausal(report) ? ' Of decode: of a plain read of as many bytes.' : ''} Each ceiling was measured right before and after the run beside it, as machines change their pace. Short contexts have a part of their time beside the arithmetic. Above 100% the machine was faster during the run than beside it.`,
     },
   ];
 }

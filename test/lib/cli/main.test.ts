@@ -122,7 +122,12 @@ describe('bench', () => {
     const { code, stdout, stderr } = await run('bench', ...argv);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(getNumThreads()).toBe(threads);
-    for (const text of ['2 full (2/1/16)', 'prefill by 256', 'decode', 'All 2 attention layers'])
+    for (const text of [
+      '2 full (2/1/16)',
+      'chunked: prefill by 256 tokens',
+      'decode',
+      'All 2 attention layers',
+    ])
       expect(stdout).toContain(text);
 
     const report = JSON.parse(readFileSync(file, 'utf8'));

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import type { BenchPage } from '../../../../lib/cli/bench-page.ts';
 import type { BenchReport } from '../../../../lib/cli/bench-run.ts';
 import { writeDocument } from '../../../../lib/cli/html/document.ts';
 import { intensity } from '../../../../lib/cli/html/roofline.ts';
@@ -144,6 +145,39 @@ describe('the document', () => {
     expect(marks('shares')).toBe(of('prefill') + of('decode'));
     for (const label of ['FMA 320 GFLOP/s', 'tiles 1\u202f800 GFLOP/s', 'read 48.0 GB/s'])
       expect(chart('roofline-chart')).toContain(label);
+  });
+
+  test('keeps the names of two roofs apart, however near they are', () => {
+    for (const [fma, tile] of [
+      [320, 640],
+      [320, 330],
+      [320, 320],
+      [330, 320],
+    ]) {
+      const page = { ...(report.page as BenchPage), ceilings: { fma, tile, read: 48 } };
+      const drawn = writeDocument(makeReport({ page }));
+      const [upper, lower] = ['FMA', 'tiles']
+        .map((name) => Number(new RegExp(`y="([\\d.]+)"[^>]*>${name} \\d+ GFLOP`).exec(drawn)?.[1]))
+        .sort((a, b) => a - b);
+      expect(lower - upper).toBeGreaterThan(10);
+    }
+  });
+
+  test('of an encoder speaks of neither chunks nor decode', () => {
+    const only = <T extends { phase: string }>(rows: readonly T[]) =>
+      rows.filter((row) => row.phase === 'prefill');
+    const [rows, totals] = [only(report.rows), only(report.totals)];
+    const drawn = writeDocument(makeReport({ rows, totals, reference: only(report.reference), page: null }));
+    const words = drawn.slice(drawn.indexOf('<section'), drawn.indexOf('id="memory"'));
+    expect(words).toContain('every other one');
+    expect(words).not.toMatch(/chunk|[Dd]ecode/);
+  });
+
+  test('names the backend that ran', () => {
+    const machine = { ...report.machine, backend: 'reference' as const };
+    const drawn = writeDocument(makeReport({ machine, reference: [] }, 'llama3-8b'));
+    expect(drawn).toContain('>reference</text>');
+    expect(drawn).not.toMatch(/>native</);
   });
 
   test('names what else was timed, or says why nothing was', () => {
