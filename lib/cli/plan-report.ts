@@ -11,14 +11,15 @@ export function formatPlan(report: PlanReport, isTerminal: boolean): string {
   const add = (heading: string, table: readonly string[]): void => {
     lines.push('', title(heading), ...table);
   };
-  add('Keys and values of one sequence, all layers', formatKv(report));
+  if (report.kv.length > 0) add('Keys and values of one sequence, all layers', formatKv(report));
   if (report.fits.length > 0) {
-    add(`What fits into ${formatBytes(report.memory as number)} of caches`, formatFits(report));
+    const memory = formatBytes(report.memory as number);
+    add(`What fits into ${memory}: the longest context, and sequences of N tokens`, formatFits(report));
   }
-  add('Floating-point operations of attention, all layers', formatFlops(report));
+  add('Floating-point operations, all layers, and beside those of projections', formatFlops(report));
   if (report.times.length > 0) {
     add('Predicted times of attention, all layers, on this machine', formatTimes(report));
-    add('Measured for that, one layer', formatRates(report));
+    add('Measured for that, one layer: ceilings, and the share of them reached', formatRates(report));
   }
   if (report.notes.length > 0) lines.push('', ...report.notes);
   return `${lines.join('\n')}\n`;
@@ -40,7 +41,7 @@ function formatModel({ model, layers, numLinearLayers, machine }: PlanReport): s
     [
       ['layers', shapes.join('; ')],
       ['heads', `${numHeads} of queries on ${numKvHeads} of keys and values: ${kind}, ${groupSize} to 1`],
-      ['a token', perToken.join(', ')],
+      ...(model.causal ? [['a token', perToken.join(', ')]] : []),
       ['longest', model.maxPosition === null ? 'not said' : `${model.maxPosition} tokens`],
       [
         'machine',
@@ -54,7 +55,7 @@ function formatModel({ model, layers, numLinearLayers, machine }: PlanReport): s
 
 function formatKv({ kv }: PlanReport): string[] {
   return formatTable(
-    ['dtype', 'context', 'full layers', 'sliding', 'linear states', 'total', 'without groups, windows'],
+    ['dtype', 'context', 'full', 'sliding', 'linear', 'total', 'as plain multi-head'],
     kv.map((row) => [
       row.dtype,
       String(row.context),
@@ -69,7 +70,7 @@ function formatKv({ kv }: PlanReport): string[] {
 
 function formatFits({ fits, contexts }: PlanReport): string[] {
   return formatTable(
-    ['dtype', 'longest context', ...contexts.map((context) => `sequences of ${context}`)],
+    ['dtype', 'longest context', ...contexts.map((context) => `of ${context}`)],
     fits.map(({ dtype, longestContext, sequences }) => [
       dtype,
       longestContext === null ? 'any' : String(longestContext),
@@ -78,25 +79,18 @@ function formatFits({ fits, contexts }: PlanReport): string[] {
   );
 }
 
-function formatFlops({ flops }: PlanReport): string[] {
+function formatFlops({ flops, model }: PlanReport): string[] {
+  const ofDecode = (text: string): string => (model.causal ? text : '-');
   return formatTable(
-    [
-      'context',
-      'prefill',
-      'of it sliding',
-      'beside projections',
-      'decode step',
-      'of it sliding',
-      'beside projections',
-    ],
+    ['context', 'prefill', 'sliding', 'projections', 'decode step', 'sliding', 'projections'],
     flops.map((row) => [
       String(row.context),
       formatFlopCount(row.prefill),
       formatShare(row.prefillSliding / row.prefill),
       `${formatNumber(row.prefill / row.prefillProjections)}x`,
-      formatFlopCount(row.decode),
-      formatShare(row.decodeSliding / row.decode),
-      `${formatNumber(row.decode / row.decodeProjections)}x`,
+      ofDecode(formatFlopCount(row.decode)),
+      ofDecode(formatShare(row.decodeSliding / row.decode)),
+      ofDecode(`${formatNumber(row.decode / row.decodeProjections)}x`),
     ]),
     0,
   );
@@ -119,24 +113,14 @@ function formatTimes({ times }: PlanReport): string[] {
 
 function formatRates({ rates }: PlanReport): string[] {
   return formatTable(
-    [
-      'dtype',
-      'layer',
-      'prefill of',
-      'ceiling, GFLOP/s',
-      'share',
-      'decode of',
-      'read, GB/s',
-      'share',
-      'limited by',
-    ],
+    ['dtype', 'layer', 'prefill', 'GFLOP/s', 'share', 'decode', 'GB/s', 'share', 'bound by'],
     rates.map((row) => [
       row.dtype,
       row.layer,
       contextOf(row.prefill),
       row.prefill.unit === null
         ? '-'
-        : `${formatNumber((row.prefill.ceiling ?? Number.NaN) / 1e9)} (${row.prefill.unit})`,
+        : `${formatNumber((row.prefill.ceiling ?? Number.NaN) / 1e9)} ${row.prefill.unit}`,
       formatShare(row.prefill.share),
       row.decode === null ? '-' : contextOf(row.decode),
       formatNumber((row.decode?.ceiling ?? Number.NaN) / 1e9),
@@ -155,7 +139,7 @@ const MEMORY_BOUND = 0.6;
 
 function limitOf({ decode }: LayerRates): string {
   if (decode?.share === null || decode === null) return '-';
-  return decode.share >= MEMORY_BOUND ? 'memory' : 'arithmetic';
+  return decode.share >= MEMORY_BOUND ? 'memory' : 'compute';
 }
 
 /** 1536 as '1.50 KiB'. */

@@ -109,11 +109,14 @@ export async function runPlan(request: PlanRequest, progress: ProgressBar): Prom
     machine,
     memory,
     contexts,
-    kv: dtypes.flatMap((dtype) => contexts.map((context) => kvRow(model, dtype, context))),
+    kv: model.causal
+      ? dtypes.flatMap((dtype) => contexts.map((context) => kvRow(model, dtype, context)))
+      : [],
     flops: contexts.map((context) => flopsRow(request, groups, context)),
     rates,
     times: groups.length === 0 ? [] : times,
-    fits: memory === null ? [] : dtypes.map((dtype) => fitRow(model, dtype, memory, contexts)),
+    fits:
+      memory === null || !model.causal ? [] : dtypes.map((dtype) => fitRow(model, dtype, memory, contexts)),
     notes: notesOf(request, groups),
   };
 }
@@ -123,7 +126,15 @@ function notesOf({ model }: PlanRequest, groups: readonly LayerGroup[]): string[
   if (!model.causal) notes.push('the model is not causal: it has no decoding, and keeps no cache');
   if (groups.length === 0) notes.push('the model has linear layers only: there is no attention to time');
   if (model.absorbed !== null)
-    notes.push('latent attention: sizes and decode are those with the up-projections absorbed');
+    notes.push(
+      'latent attention: sizes and decode are those with the up-projections absorbed; values are a part of the keys, and a KVCache, which keeps both, takes nearly twice as much',
+    );
+  if (model.causal && groups.some((group) => group.window !== Infinity))
+    notes.push(
+      'a KVCache with a window holds up to as many tokens again before it lets them go: its memory is up to twice what stands under sliding',
+    );
+  if (model.layers.some((layer) => layer.kind === 'linear'))
+    notes.push('linear layers count in the memory, not in the operations and times');
   if (model.layers.some((layer) => layer.kvShared))
     notes.push('layers that read the keys and values of an earlier one keep none of their own');
   return notes;

@@ -101,6 +101,31 @@ describe('keys and values', () => {
   });
 });
 
+describe('what the figures leave out is said', () => {
+  const printed = async (name: string): Promise<string> =>
+    (await run('--model', name, '--no-times', '--memory', '24GiB', '--context', '512')).stdout;
+
+  test('an encoder has no cache, and nothing that fits into memory', async () => {
+    const text = await printed('bert-base');
+    expect(text).toContain('keeps no cache');
+    expect(text).not.toMatch(/Keys and values|fits into|int8/);
+    expect(text).toMatch(/^ +512 +9\.66 GFLOP .* - +- +-$/m);
+  });
+
+  test.each([
+    ['gpt-oss-20b', /a KVCache with a window holds up to as many tokens again/],
+    ['deepseek-v3', /a KVCache, which keeps both, takes nearly twice as much/],
+    ['qwen3.6-27b', /linear layers count in the memory, not in the operations/],
+  ])('%s', async (name, note) => expect(await printed(name)).toMatch(note));
+
+  test('tables fit into 80 columns', async () => {
+    const [, ...lines] = (await printed('gemma2-9b'))
+      .split('\n\n')
+      .filter((part) => part.includes('context'));
+    for (const line of lines.join('\n').split('\n')) expect(line.length).toBeLessThanOrEqual(80);
+  });
+});
+
 describe('operations', () => {
   test('are those of the formula: 4 D for each visible pair and head', async () => {
     const { flops } = await planOf('--model', 'llama3-8b', '--context', '1000');
