@@ -47,9 +47,10 @@ describe('the measurements of README.md', () => {
       const title = phase === 'prefill' ? '## Prefill, causal' : '## Decode, one token';
       const section = peers.slice(peers.indexOf(`${title}, 32/8/128, ${dtype}`)).split('\n## ')[0];
       const ours = 'node-sdpa KVCache.step';
-      const byHand = phase === 'prefill' ? 'Attention' : 'Attention, cache kept by hand';
-      const measured = [ours, 'GroupQueryAttention', byHand].map(
-        (system) => section.split(`| ${length} | 2 | ${system} | `)[1]?.split(' ')[0],
+      const byHand = phase === 'prefill' ? '' : ', cache kept by hand';
+      const systems = [ours, 'GroupQueryAttention', `Attention${byHand}`, `PyTorch SDPA${byHand}`];
+      const measured = systems.map(
+        (system) => section.split(`| ${length} | 2 | ${system} | `)[1]?.split(' ')[0] ?? '-',
       );
       expect(times.split(' | ')).toEqual(measured);
     },

@@ -26,7 +26,7 @@ const ROWS = `## What the rows are
 const METHOD = `## How it was measured
 
 - Every result is checked against \`referenceAttention\` (float64) at sampled queries and heads before it is timed;
-  **error** is the largest relative error (Frobenius) of a sample. In 16 bits it is mostly the rounding of the result.
+  **error** is the largest relative error (Frobenius) of a sample, against its result rounded to the dtype of the row.
 - All systems run once per round, in an order that rotates: those of Node in one process; PyTorch in another, by its own
   clock, while the first one waits. Before each run the garbage is collected, the threads of the previous run have gone to
   sleep, and the processor's caches hold other data. **ms** is the median over the rounds, **to ours** the median of the

@@ -9,7 +9,8 @@ import { routesOf } from './routes.mjs';
 /** ONNX Runtime as compare takes it. */
 export const asRuntime = (onnxruntime) => ({
   maySleep: true,
-  routesOf,
+  // Its binding for Node has no bfloat16.
+  routesOf: (workload) => (workload.dtype === 'bfloat16' ? [] : routesOf(workload)),
   prepare: (...request) => prepareRoute(onnxruntime, ...request),
 });
 
