@@ -131,7 +131,7 @@ function notesOf({ model }: PlanRequest, groups: readonly LayerGroup[]): string[
     );
   if (model.causal && groups.some((group) => group.window !== Infinity))
     notes.push(
-      'a KVCache with a window holds up to as many tokens again before it lets them go: its memory is up to twice what stands under sliding',
+      'a KVCache with a window takes and reuses memory in whole pieces: 1.2 to 1.9 times what stands under sliding, for windows below 512 tokens a few MiB more',
     );
   if (model.layers.some((layer) => layer.kind === 'linear'))
     notes.push('linear layers count in the memory, not in the operations and times');

@@ -95,7 +95,7 @@ describe('keys and values', () => {
     expect(held).toBe(planned);
     const granule = 64 * 1024;
     expect(memory).toBeGreaterThanOrEqual(planned);
-    // A window keeps up to as many tokens again before it lets them go.
+    // A window takes memory in whole pieces.
     const slack = report.kv[0].sliding > 0 ? planned : 0;
     expect(memory).toBeLessThanOrEqual(planned + slack + 2 * 2 * heads * granule);
   });
@@ -113,7 +113,7 @@ describe('what the figures leave out is said', () => {
   });
 
   test.each([
-    ['gpt-oss-20b', /a KVCache with a window holds up to as many tokens again/],
+    ['gpt-oss-20b', /a KVCache with a window takes and reuses memory in whole pieces/],
     ['deepseek-v3', /a KVCache, which keeps both, takes nearly twice as much/],
     ['qwen3.6-27b', /linear layers count in the memory, not in the operations/],
   ])('%s', async (name, note) => expect(await printed(name)).toMatch(note));
