@@ -25,7 +25,8 @@ export interface KVCacheOptions {
   /**
    * Keep the newest tokens only, as many as this (and the first `sinkTokens`): memory stays bounded, positions stay
    * absolute, and each query sees the `window` newest keys up to its own. The option `window` of a call narrows that: of
-   * its left side and this the smaller holds, and of its sinkTokens and these the fewer. Default: all are kept.
+   * its left side and this the smaller holds, and, where it has a left side, of its sinkTokens and these the fewer.
+   * Default: all are kept.
    */
   readonly window?: number | null;
   /** Of the first tokens, how many a window keeps (attention sinks). Default 0. */

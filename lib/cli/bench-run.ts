@@ -93,9 +93,9 @@ export interface BenchReport {
 const BUDGET: Budget = { seconds: 1, minSamples: 3 };
 /** The best of so many is what the machine can do, whoever else works on it. */
 const NUM_PROBES = 10;
+const PROBE_SECONDS = 0.02;
 /** A run of more operations, a tenth of a second on a fast machine, is not to hold up an interrupt. */
 const LONG_FLOPS = 2e10;
-const PROBE_SECONDS = 0.02;
 /** Prefill of one layer of each kind that takes longer is left out of a run that did not ask for the context. */
 const MAX_PREFILL_SECONDS = 5;
 

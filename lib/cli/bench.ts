@@ -27,8 +27,8 @@ export const bench: Command = {
                 [--json FILE] [--html FILE]
 
 Times the attention layers of a model on random data: the whole prompt at once (prefill), the prompt in chunks of
-${CHUNK} tokens through a KVCache (chunked), and one more token against a cache of N tokens (decode). Every result is checked against the
-float64 oracle first. The ceilings of this machine are measured between the runs: of prefill, its fused multiply-adds
+${CHUNK} tokens through a KVCache (chunked), and one more token against a cache of N tokens (decode). Every result is
+checked against the float64 oracle first. The ceilings of this machine are measured between the runs: of prefill, its fused multiply-adds
 ('of FMA'), or, where it has instructions for bfloat16 and the products are of that type, those ('of tiles'); of decode,
 a plain read of as many bytes ('of read').
 
